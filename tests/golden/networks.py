@@ -1,0 +1,125 @@
+"""Small networks of ours with weights from a formula, and what they compute: the content of the golden vectors.
+
+The weights of a module: entry i (row-major) of the tensor named n is sin(0.37 i + crc32(n) mod 997) in fp64, times
+1.7/sqrt(fan-in) for weights of two and more dimensions, times 0.1 otherwise; weights of normalisation layers and running
+variances have 1 added. Inputs are made alike and brought to [0, 1] where they are images.
+"""
+
+import math
+import zlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vgen.diffusion import DDIM, GaussianDiffusion, LossWeighting, Threshold
+from vgen.losses import RandomTransform, equivariance_affine, equivariance_shift
+from vgen.models.lfdm.networks import (
+    LFAE,
+    BackgroundConfig,
+    FlowPredictorConfig,
+    GeneratorConfig,
+    RegionPredictorConfig,
+    Unet3D,
+)
+
+Vectors = dict[str, Tensor]
+
+
+def wave(name: str, shape: tuple[int, ...]) -> Tensor:
+    """sin(0.37 i + crc32(name) mod 997), fp64."""
+    index = torch.arange(math.prod(shape), dtype=torch.float64)
+    return torch.sin(0.37 * index + zlib.crc32(name.encode()) % 997).view(shape)
+
+
+def image(name: str, *shape: int) -> Tensor:
+    return (wave(name, shape) * 0.5 + 0.5).float()
+
+
+@torch.no_grad()
+def fill(module: nn.Module) -> nn.Module:
+    """Gives a module the weights of the recipe; other buffers (kernels, counters) stay."""
+    for name, value in module.state_dict().items():
+        if not value.is_floating_point() or name.endswith("down.weight"):
+            continue
+        numbers = wave(name, tuple(value.shape))
+        numbers = numbers * (1.7 / math.sqrt(value[0].numel()) if value.ndim > 1 else 0.1)
+        if name.endswith(("running_var", "norm.weight", "norm1.weight", "norm2.weight", "gamma")):
+            numbers = 1 + 0.1 * wave(name, tuple(value.shape))
+        value.copy_(numbers)
+    return module.eval()
+
+
+def small_lfae() -> LFAE:
+    return LFAE(
+        num_regions=3,
+        region_predictor=RegionPredictorConfig(4, 16, 2, pad=0, scale_factor=0.5),
+        bg_predictor=BackgroundConfig(4, 16, 2, bg_type="perspective"),
+        generator=GeneratorConfig(4, 16, 2, 1, flow_predictor=FlowPredictorConfig(4, 16, 2)),
+    )
+
+
+def lfdm_lfae(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Flow, reconstruction and equivariance losses."""
+    if inputs is None:
+        inputs = {"source": image("source", 2, 3, 32, 32), "video": image("video", 2, 3, 2, 32, 32)}
+        inputs["theta"] = (torch.eye(2, 3, dtype=torch.float64) + 0.05 * wave("theta", (2, 2, 3))).float()
+        inputs["tps"] = (0.005 * wave("tps", (2, 1, 9))).float()
+    network = fill(small_lfae())
+    flow, occlusion = network.flow(inputs["source"], inputs["video"])
+    transform = RandomTransform(inputs["theta"], inputs["tps"])
+    driving = inputs["video"][:, :, 0]
+    here, there = network.regions(driving), network.regions(transform.transform_frame(driving))
+    return inputs, {
+        "flow": flow,
+        "occlusion": occlusion,
+        "prediction": network.decode(inputs["source"], flow, occlusion)[:, :, :1],
+        "shift": here["shift"],
+        "covar": here["covar"],
+        "loss_shift": equivariance_shift(here["shift"], transform, there["shift"]),
+        "loss_affine": equivariance_affine(here["affine"], transform, there["shift"], there["affine"]),
+    }
+
+
+def lfdm_unet3d(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """The NATOPS variant with guidance, and the v-prediction loss with min-SNR weights."""
+    if inputs is None:
+        shapes = {"x": (2, 3, 3, 8, 8), "fea": (2, 4, 8, 8), "cond": (2, 5), "noise": (2, 3, 3, 8, 8)}
+        inputs = {name: wave(name, shape).float() for name, shape in shapes.items()}
+        inputs["t"] = torch.tensor([20, 700])
+    variant = {"learn_null_cond": True, "use_deconv": False, "padding_mode": "reflect", "attn_dim_head": 48}
+    network = Unet3D(8, 5, dim_mults=(1, 2), channels=7, attn_heads=2, resnet_groups=4, **variant)
+    fill(network)
+    process = GaussianDiffusion(prediction="v", weighting=LossWeighting("min_snr"))
+    x_t = process.q_sample(inputs["x"], inputs["t"], inputs["noise"])
+    output = network(x_t, inputs["t"], inputs["cond"], inputs["fea"], torch.tensor([False, True]))
+    guided = network.forward_with_guidance(x_t, inputs["t"], inputs["cond"], inputs["fea"], scale=2.0)
+    losses = process.losses(output, inputs["x"], inputs["noise"], inputs["t"])
+    return inputs, {"output": output, "guided": guided, "losses": losses}
+
+
+def diffusion_ddim(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Both DDIM rules with recorded noise and dynamic thresholds, on a denoiser that is a formula."""
+    if inputs is None:
+        inputs = {"noise": wave("ddim", (6, 2, 3, 4, 4)).float() * 1.4}
+    process = GaussianDiffusion(threshold=Threshold("dynamic"))
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(x * 1.3 + 0.1 * torch.cos(t.float() / 100).view(-1, 1, 1, 1))
+
+    def recorded(step: int, _shape: object) -> Tensor:
+        return inputs["noise"][step]
+
+    outputs = {}
+    for rule in ("official", "corrected"):
+        sampler = DDIM(steps=5, eta=0.7, rule=rule)
+        outputs[rule] = sampler.sample(denoise, (2, 3, 4, 4), recorded, process)
+    return inputs, outputs
+
+
+#: file name -> function: given the stored inputs (None: the recipe's), returns inputs and outputs
+GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
+    "lfdm_lfae": lfdm_lfae,
+    "lfdm_unet3d": lfdm_unet3d,
+    "diffusion_ddim": diffusion_ddim,
+}

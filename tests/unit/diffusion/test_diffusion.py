@@ -1,0 +1,205 @@
+import math
+
+import pytest
+import torch
+
+from vgen.diffusion import (
+    DDIM,
+    DDPM,
+    ClipNoise,
+    DPMSolverPP,
+    GaussianDiffusion,
+    LossWeighting,
+    Threshold,
+    UniPC,
+    classifier_free,
+    prediction,
+    schedules,
+    timesteps,
+    weighting,
+)
+from vgen.errors import UserError
+
+MEAN, STD = 0.3, 0.5
+
+
+def gaussian_denoiser(process):
+    """The exact denoiser of data N(MEAN, STD^2), in the process's prediction type."""
+
+    def denoise(x, t):
+        alpha, sigma = process.schedule.alpha_sigma(t, x)
+        x0 = MEAN + alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * (x - alpha * MEAN)
+        eps = (x - alpha * x0) / sigma
+        return prediction.target(process.prediction, x0, eps, alpha, sigma)
+
+    return denoise
+
+
+def process(**arguments):
+    return GaussianDiffusion(**({"threshold": Threshold("none"), "schedule": "linear"} | arguments))
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0", "v"])
+@pytest.mark.parametrize(
+    ("sampler", "mean_error", "std_error"),
+    [
+        (DDIM(50, eta=0.0), 0.02, 0.05),
+        (DDIM(50, eta=0.0, spacing="leading"), 0.03, 0.05),
+        (DDIM(200, eta=1.0), 0.02, 0.05),
+        (DDIM(100, eta=0.0, rule="official"), 0.02, 0.08),  # its index rule costs some spread
+        (DPMSolverPP(20), 0.02, 0.05),
+        (DPMSolverPP(100, sde=True), 0.03, 0.06),
+        (UniPC(20), 0.02, 0.05),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
+)
+def test_samplers_reach_the_gaussian(sampler, mean_error, std_error, kind):
+    diffusion = process(prediction=kind)
+    x = sampler.sample(gaussian_denoiser(diffusion), (4, 5000), ClipNoise(range(4)), diffusion)
+    assert abs(float(x.mean()) - MEAN) < mean_error
+    assert abs(float(x.std()) - STD) < std_error
+
+
+def test_ancestral_sampling_reaches_the_gaussian():
+    diffusion = process(steps=250)
+    x = DDPM().sample(gaussian_denoiser(diffusion), (2, 5000), ClipNoise([1, 2]), diffusion)
+    assert abs(float(x.mean()) - MEAN) < 0.02
+    assert abs(float(x.std()) - STD) < 0.03
+
+
+@pytest.mark.parametrize("kind", ["eps", "x0", "v", "flow", "score", "edm"])
+def test_conversions_undo_targets(kind):
+    x0, eps = torch.randn(2, 3, 4, 5, dtype=torch.float64).unbind(0)
+    alpha, sigma = torch.tensor(0.6, dtype=torch.float64), torch.tensor(0.8, dtype=torch.float64)
+    if kind == "flow":
+        alpha = 1 - sigma
+    if kind == "edm":
+        alpha = torch.ones_like(sigma)
+    x_t = alpha * x0 + sigma * eps
+    output = prediction.target(kind, x0, eps, alpha, sigma)
+    torch.testing.assert_close(prediction.to_x0(kind, output, x_t, alpha, sigma), x0)
+    torch.testing.assert_close(prediction.to_eps(kind, output, x_t, alpha, sigma), eps)
+
+
+def test_cosine_schedule_of_lfdm():
+    beta = schedules.cosine_betas(1000)
+    assert float(beta[0]) == pytest.approx(4.128e-5, rel=1e-3)
+    assert float(beta[998]) == pytest.approx(0.74999, rel=1e-4)
+    assert float(beta[999]) == 0.9999
+    assert float((1 - beta).cumprod(0)[-1]) == pytest.approx(2.4e-10, rel=0.02)
+    assert float(schedules.betas("cosine_iddpm", 1000).max()) == 0.999
+
+
+def test_linear_schedules():
+    beta = schedules.betas("linear", 500)
+    assert (float(beta[0]), float(beta[-1])) == (pytest.approx(2e-4), pytest.approx(0.04))
+    scaled = schedules.betas("scaled_linear", 1000)
+    assert (float(scaled[0]), float(scaled[-1])) == (pytest.approx(0.00085), pytest.approx(0.012))
+    assert not process().state_dict()
+
+
+def test_official_ddim_times():
+    assert [t for t, _ in DDIM(10, rule="official").times(1000)] == [909, 818, 727, 636, 545, 454, 363, 272, 181, 90]
+    assert DDIM(10, rule="official").times(1000)[-1] == (90, 0)
+    times = DDIM(100, rule="official").times(1000)
+    assert times[0] == (990, 980)
+    assert len(times) == 100
+
+
+def test_corrected_ddim_times():
+    assert DDIM(10).times(1000)[0] == (999, 899)
+    assert DDIM(10).times(1000)[-1] == (99, -1)
+    assert DDIM(10, spacing="leading").times(1000)[-1] == (0, -1)
+    with pytest.raises(ValueError, match="DDPM takes all"):
+        DDIM(1000).times(1000)
+
+
+def test_ddim_with_thresholding_rederives_eps():
+    """With every x0 cut to one value, each step must move towards that value along the noise that explains it."""
+    diffusion = process(threshold=Threshold("clamp", 0.2, 0.2), schedule="cosine")
+    x = DDIM(5, eta=0.0).sample(lambda x, t: torch.zeros_like(x), (1, 8), ClipNoise([0]), diffusion)
+    torch.testing.assert_close(x, torch.full((1, 8), 0.2))
+
+
+def test_options_change_a_copy():
+    sampler = DDIM(50, rule="official")
+    assert sampler.changed({"steps": 7}).steps == 7
+    assert sampler.changed({"steps": 7}).rule == "official"
+    assert sampler.steps == 50
+    with pytest.raises(UserError, match="no option 'step'"):
+        sampler.changed({"step": 7})
+    with pytest.raises(UserError, match="no options"):
+        DDPM().changed({"steps": 7})
+
+
+def test_noise_is_a_function_of_seed_and_step():
+    together, alone = ClipNoise([5, 6, 7])(3, (3, 2, 4)), ClipNoise([6])(3, (1, 2, 4))
+    assert torch.equal(together[1:2], alone)
+    assert not torch.equal(together[0], together[1])
+    assert not torch.equal(ClipNoise([6])(4, (1, 2, 4)), alone)
+    torch.rand(3)
+    assert torch.equal(ClipNoise([6])(3, (1, 2, 4)), alone)
+    with pytest.raises(ValueError, match="seeds"):
+        ClipNoise([1])(0, (2, 3))
+
+
+def test_trajectory_does_not_depend_on_batch_mates():
+    diffusion = process(schedule="cosine", threshold=Threshold("dynamic"))
+    sampler = DDIM(5, eta=1.0, rule="official")
+    many = sampler.sample(lambda x, t: 0.5 * x, (3, 2, 6), ClipNoise([1, 2, 3]), diffusion)
+    one = sampler.sample(lambda x, t: 0.5 * x, (1, 2, 6), ClipNoise([2]), diffusion)
+    assert torch.equal(many[1:2], one)
+
+
+def test_thresholds():
+    x0 = 3 * torch.randn(2, 3, 4, 5)
+    bound = torch.quantile(x0.flatten(1).abs(), 0.9, dim=1).clamp(min=1).view(2, 1, 1, 1)
+    torch.testing.assert_close(Threshold("dynamic")(x0), x0.clamp(-bound, bound) / bound)
+    small = x0 / 100
+    assert torch.equal(Threshold("dynamic")(small), small)
+    assert torch.equal(Threshold("none")(x0), x0)
+    cut = Threshold("clamp", (-1.0, -2.0, -0.5), 0.5)(x0)
+    assert cut.amax() == 0.5
+    assert cut.amin((0, 2, 3)).tolist() == [-1, -2, -0.5]
+
+
+def test_weights():
+    snr = torch.tensor([0.0, 1.0, 20.0])
+    assert weighting.min_snr(snr, "eps").tolist() == [1, 1, 0.25]
+    assert weighting.min_snr(snr, "x0").tolist() == [0, 1, 5]
+    torch.testing.assert_close(weighting.min_snr(snr, "v"), torch.tensor([0, 0.5, 5 / 21]))
+    torch.testing.assert_close(weighting.p2(snr), 1 / (1 + snr))
+    assert float(weighting.edm(torch.tensor(0.5))) == pytest.approx(8)
+    with pytest.raises(ValueError, match="min-SNR"):
+        weighting.min_snr(snr, "flow")
+
+
+def test_min_snr_of_v_is_that_of_x0():
+    """|v error|^2 = (snr + 1) |x0 error|^2, so the two weighted losses agree."""
+    x0, noise, output = torch.randn(3, 6, 10).unbind(0)
+    diffusion = process(prediction="v", weighting=LossWeighting("min_snr"), schedule="cosine")
+    t = torch.tensor([5, 100, 300, 500, 700, 900])
+    alpha, sigma = diffusion.schedule.alpha_sigma(t, x0)
+    error = (prediction.to_x0("v", output, diffusion.q_sample(x0, t, noise), alpha, sigma) - x0).square().mean(1)
+    expected = weighting.min_snr(diffusion.schedule.snr[t], "x0") * error
+    torch.testing.assert_close(diffusion.losses(output, x0, noise, t), expected, atol=1e-5, rtol=2e-3)
+
+
+def test_process_is_rebuilt_from_its_record():
+    diffusion = process(prediction="v", weighting=LossWeighting("min_snr"), threshold=Threshold("clamp", (-1.0, -2.0)))
+    assert GaussianDiffusion(**diffusion.configuration).configuration == diffusion.configuration
+
+
+def test_guidance():
+    cond, null = torch.randn(2, 3, 4, 5).unbind(0)
+    torch.testing.assert_close(classifier_free(cond, null, 1.0), cond)
+    torch.testing.assert_close(classifier_free(cond, null, 0.0), null)
+    rescaled = classifier_free(cond, null, 7.0, rescale=1.0)
+    torch.testing.assert_close(rescaled.std((1, 2)), cond.std((1, 2)))
+
+
+def test_timesteps():
+    assert timesteps.uniform(1000, 10).unique().tolist() == list(range(10))
+    assert timesteps.stratified(10, 10).sort().values.tolist() == list(range(10))
+    assert float(timesteps.lognormal_sigmas(4000).log().mean()) == pytest.approx(-1.2, abs=0.1)
+    assert math.isclose(float(timesteps.logit_normal(4000).mean()), 0.5, abs_tol=0.02)

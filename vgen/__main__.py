@@ -1,0 +1,5 @@
+"""`python -m vgen` is the `vgen` command."""
+
+from vgen.cli.main import console
+
+console()

@@ -1,0 +1,22 @@
+"""What goes with every training: averages, seeds, checkpoints, pictures, numbers."""
+
+from vgen.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
+from vgen.callbacks.ema import EMA
+from vgen.callbacks.metrics_csv import MetricsCSV
+from vgen.callbacks.progress import LineProgress
+from vgen.callbacks.provenance import Provenance
+from vgen.callbacks.sample_logger import SampleLogger
+from vgen.callbacks.step_seed import StepSeed
+from vgen.callbacks.throughput import Throughput
+
+__all__ = [
+    "EMA",
+    "AtomicCheckpointIO",
+    "Checkpoint",
+    "LineProgress",
+    "MetricsCSV",
+    "Provenance",
+    "SampleLogger",
+    "StepSeed",
+    "Throughput",
+]

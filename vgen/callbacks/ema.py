@@ -1,0 +1,129 @@
+"""Exponential moving average of the trainable weights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class EMA(Callback):
+    """Keeps an average of the trainable parameters and puts it in place for validation, test and prediction.
+
+    The module's own state dict, and so the checkpoint's, holds the raw weights; the average is stored beside them.
+    Frozen networks are neither copied nor stored, and buffers (BatchNorm statistics, codebooks) are the live ones.
+    It counts optimiser steps, also under gradient accumulation and with several optimisers.
+
+    Args:
+        decay: Weight of the old average at each step.
+        warmup: Use min(decay, (1 + n) / (10 + n)) at step n, as most published codes do.
+        every_n_steps: Update once in that many optimiser steps.
+    """
+
+    def __init__(self, decay: float = 0.9999, warmup: bool = True, every_n_steps: int = 1) -> None:
+        self.decay, self.warmup, self.every_n_steps = decay, warmup, every_n_steps
+        self.shadow: dict[str, Tensor] = {}
+        self.updates = 0
+        self._last_step = -1
+        self._raw: list[Tensor] | None = None
+
+    @staticmethod
+    def _parameters(module: LightningModule) -> dict[str, Tensor]:
+        return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the average from the current weights, or moves a restored one to the device."""
+        parameters = self._parameters(pl_module)
+        if self.shadow and self.shadow.keys() != parameters.keys():
+            self.shadow, self.updates = {}, 0  # another set of trainable weights: start anew
+        for name, p in parameters.items():
+            self.shadow[name] = self.shadow.get(name, p).detach().to(p.device, torch.float32, copy=True)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Updates after an optimiser step."""
+        step = trainer.global_step
+        if step == self._last_step or step % self.every_n_steps:
+            return
+        self._last_step = step
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        self.updates += 1
+        live = self._parameters(pl_module)
+        torch._foreach_lerp_(
+            list(self.shadow.values()), [live[name].detach().float() for name in self.shadow], weight=1 - decay
+        )
+
+    @contextmanager
+    def averaged(self, pl_module: LightningModule) -> Iterator[None]:
+        """Puts the average in place of the weights for the time of the block."""
+        self._swap_in(pl_module)
+        try:
+            yield
+        finally:
+            self._swap_out(pl_module)
+
+    def _swap_in(self, pl_module: LightningModule) -> None:
+        if self._raw is not None or not self.shadow:
+            return
+        live = self._parameters(pl_module)
+        self._raw = [live[name].detach().clone() for name in self.shadow]
+        with torch.no_grad():
+            for name, average in self.shadow.items():
+                live[name].copy_(average)
+
+    def _swap_out(self, pl_module: LightningModule) -> None:
+        if self._raw is None:
+            return
+        live = self._parameters(pl_module)
+        with torch.no_grad():
+            for name, raw in zip(self.shadow, self._raw, strict=True):
+                live[name].copy_(raw)
+        self._raw = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Averaged weights in."""
+        self._swap_in(pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raw weights back."""
+        self._swap_out(pl_module)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Averaged weights in."""
+        self._swap_in(pl_module)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raw weights back."""
+        self._swap_out(pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Averaged weights in."""
+        self._swap_in(pl_module)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raw weights back."""
+        self._swap_out(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Raw weights back, so that a checkpoint written on the way out is right."""
+        self._swap_out(pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average and its counters."""
+        return {"shadow": self.shadow, "updates": self.updates, "last_step": self._last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the average and its counters."""
+        self.shadow = dict(state_dict["shadow"])
+        self.updates, self._last_step = state_dict["updates"], state_dict["last_step"]
+
+
+def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Any:
+    """Context with the averaged weights in place, where the trainer has an EMA callback; else an empty context."""
+    from contextlib import nullcontext
+
+    ema = next((c for c in trainer.callbacks if isinstance(c, EMA)), None)  # type: ignore[attr-defined]
+    return ema.averaged(pl_module) if ema is not None else nullcontext()

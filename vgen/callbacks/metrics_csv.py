@@ -1,0 +1,89 @@
+"""Writes what is logged to one CSV file per stage, also over kills and resumes."""
+
+import csv
+import io
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from vgen.files import write_text
+
+_FIXED = ("step", "clips", "seconds")
+
+
+class MetricsCSV(Logger):
+    """Logger to `<dir>/metrics.csv`.
+
+    Columns: `step` (optimiser steps of the generator), `clips` (clips seen), `seconds` (training time so far, the
+    runs before a resume included), then one per metric in the order of their appearance. A resumed run drops the rows
+    that lie after its checkpoint and goes on.
+
+    Args:
+        dir: Folder of the file.
+    """
+
+    def __init__(self, dir: str) -> None:
+        super().__init__()
+        self.path = Path(dir) / "metrics.csv"
+        self._columns: list[str] | None = None
+        self._rows: list[dict[str, str]] = []
+        self._started = time.monotonic()
+        self._seconds_before = 0.0
+
+    @property
+    def name(self) -> str:
+        """Name of the logger."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """There is one file only."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """Folder of the file."""
+        return str(self.path.parent)
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The configuration is stored as config.yaml instead."""
+
+    def _open(self, step: int) -> None:
+        self._columns = list(_FIXED)
+        if self.path.is_file():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self._rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+                self._columns = list(reader.fieldnames or _FIXED)
+            if self._rows:
+                self._seconds_before = float(self._rows[-1]["seconds"] or 0.0)
+        self._rewrite()
+
+    def _rewrite(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns or _FIXED, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_text(self.path, text.getvalue())
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Adds one row."""
+        step = int(step or 0) + 1  # Lightning counts the step under way from zero; the file counts the steps done
+        if self._columns is None:
+            self._open(step)
+        seconds = self._seconds_before + time.monotonic() - self._started
+        row = {"step": str(step), "seconds": f"{seconds:.2f}"}
+        row |= {key: str(int(v)) if key == "clips" else f"{float(v):.7g}" for key, v in metrics.items() if key != "epoch"}
+        self._rows.append(row)
+        assert self._columns is not None
+        if new := [key for key in row if key not in self._columns]:
+            self._columns += new
+            self._rewrite()
+            return
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)

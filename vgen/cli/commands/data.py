@@ -1,0 +1,171 @@
+"""`vgen data`: make tiny sets, check, pack, and cut labelled motions from own videos."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from vgen.errors import UserError
+
+_FAKE = ("mug", "mhad", "natops", "folder")
+_SETS = ("mug", "mhad", "natops", "folder")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the sub-commands and their arguments."""
+    commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+
+    fake = commands.add_parser("make-fake", help="write a tiny drawn set in the layout and codec of a real one")
+    fake.add_argument("dataset", choices=_FAKE, help="whose layout")
+    fake.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
+    fake.add_argument("--size", type=int, metavar="PX", help="height of the pictures (default: 64; 96 mhad, 60 natops)")
+    fake.add_argument("--subjects", type=int, metavar="N", help="persons in all, some of each official set")
+    fake.add_argument("--takes", type=int, metavar="N", help="clips of each person and class")
+    fake.add_argument(
+        "--metadata", action="store_true", help="folder: one folder and a metadata.csv instead of classes"
+    )
+    fake.add_argument("--seed", type=int, default=0, help="decides every picture (default: 0)")
+    fake.add_argument("--processes", type=int, default=1, metavar="N", help="mug: drawing processes (default: 1)")
+
+    check = commands.add_parser("check", help="name damaged, short, lying, odd-sized and doubled files; exit code 1")
+    check.add_argument("root", type=Path, help="folder of video files and frame folders")
+    check.add_argument("--dataset", choices=_SETS, help="only the clips that this DataModule would read")
+    check.add_argument("--min-frames", type=int, default=2, metavar="N", help="shorter clips are named (default: 2)")
+
+    pack = commands.add_parser("pack", help="decode a set once into one file that is mapped into memory")
+    pack.add_argument("dataset", choices=_SETS, help="its DataModule")
+    pack.add_argument("--root", required=True, type=Path, metavar="DIR", help="folder of the set")
+    pack.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
+    pack.add_argument("--size", default="native", metavar="PX|native", help="side in pixels (default: native)")
+    pack.add_argument("--resize", choices=("letterbox", "crop", "stretch"), help="how (default: as the DataModule)")
+
+    motions = commands.add_parser("make-motions", help="cut a labelled set of camera motions from own videos")
+    motions.add_argument("--videos", nargs="+", required=True, type=Path, metavar="FILE", help="source videos")
+    motions.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
+    motions.add_argument("--size", type=int, default=64, metavar="PX", help="side of the clips (default: 64)")
+    motions.add_argument("--frames", type=int, default=16, metavar="N", help="frames of a clip (default: 16)")
+    motions.add_argument("--max-regions", type=int, default=240, metavar="N", help="per video (default: 240)")
+    motions.add_argument("--seed", type=int, default=0, help="decides the strengths of motion (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the chosen sub-command.
+
+    Returns:
+        Exit code: 0, or 1 where `check` found something.
+    """
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "make-fake": make_fake,
+        "check": check,
+        "pack": pack,
+        "make-motions": make_motions,
+    }
+    return commands[args.data_command](args)
+
+
+def make_fake(args: argparse.Namespace) -> int:
+    """Writes a tiny set."""
+    from vgen.data import fake
+
+    if args.out.exists() and any(args.out.iterdir()):
+        raise UserError("the folder is not empty", where=str(args.out), hint="choose a new one")
+    for name in ("size", "subjects", "takes"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"must be at least 1, got {value}", where=f"--{name}")
+    if args.dataset == "mug":
+        people = args.subjects or 32
+        fake.write_mug(
+            args.out,
+            size=args.size or 64,
+            train_subjects=people - people // 4,
+            test_subjects=people // 4,
+            takes=args.takes or 2,
+            seed=args.seed,
+            processes=args.processes,
+        )
+    elif args.dataset == "mhad":
+        fake.write_mhad(args.out, args.size or 96, args.subjects or 4, trials=args.takes or 1, seed=args.seed)
+    elif args.dataset == "natops":
+        fake.write_natops(args.out, args.size or 60, args.subjects or 4, repetitions=args.takes or 2, seed=args.seed)
+    else:
+        fake.write_folder(
+            args.out, args.size or 64, args.subjects or 6, args.takes or 1, metadata=args.metadata, seed=args.seed
+        )
+    files = [p for p in args.out.rglob("*") if p.is_file()]
+    print(f"wrote {len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB, to {args.out}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Names what is wrong with a set."""
+    from vgen.data.check import check_videos, find_videos
+
+    if args.dataset:
+        module = _module(args.dataset, args.root)
+        paths = list(dict.fromkeys(record.path for record in module.find_clips()))
+    else:
+        paths = find_videos(args.root)
+    if not paths:
+        raise UserError("no video file or frame folder", where=str(args.root))
+    findings = check_videos(args.root, paths, args.min_frames, _progress("checked"))
+    for finding in findings:
+        print(finding)
+    wrong = len({finding.path for finding in findings})
+    print(
+        f"{len(paths)} clips checked, {wrong} with something to mend"
+        if wrong
+        else f"{len(paths)} clips checked, all well"
+    )
+    return 1 if findings else 0
+
+
+def pack(args: argparse.Namespace) -> int:
+    """Packs a set."""
+    from vgen.data.dataset import FileReader
+    from vgen.data.packing import pack as pack_clips
+
+    if args.size != "native" and not (args.size.isdigit() and int(args.size) > 0):
+        raise UserError(f"{args.size!r} is neither a number of pixels nor 'native'", where="--size")
+    module = _module(args.dataset, args.root)
+    packed = pack_clips(
+        module.index,
+        FileReader(module.root),
+        args.out,
+        module.clip_spec.class_names,
+        module.clip_spec.fps,
+        side=None if args.size == "native" else int(args.size),
+        resize_mode=args.resize or module.resize,
+        crop=module.crop,
+        progress=_progress("packed"),
+    )
+    size = (args.out / "frames.u8").stat().st_size / 1e6
+    print(f"{len(packed.index.records)} clips, {size:.1f} MB, in {args.out}; use it as data.init_args.packed")
+    return 0
+
+
+def make_motions(args: argparse.Namespace) -> int:
+    """Cuts a set of camera motions."""
+    from vgen.data.motions import make_motions as cut
+
+    counts = cut(args.videos, args.out, args.size, args.frames, args.max_regions, args.seed)
+    for name, count in sorted(counts.items()):
+        print(f"{count:6d}  {name}")
+    return 0
+
+
+def _module(dataset: str, root: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 (its module loads slowly)
+    from vgen.data import datamodules
+
+    classes = {"mug": datamodules.MUG, "mhad": datamodules.MHAD, "natops": datamodules.NATOPS}
+    if not root.is_dir():
+        raise UserError("no such folder", where=str(root))
+    return classes.get(dataset, datamodules.Folder)(str(root), size=64, frames=1)
+
+
+def _progress(word: str) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty() and (done % 20 == 0 or done == total):
+            print(f"\r{word} {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return show

@@ -1,0 +1,72 @@
+"""The parser of `vgen fit|validate|test|predict`: every stage is a fully typed LightningCLI config."""
+
+import argparse
+from typing import Any
+
+import yaml
+from jsonargparse import ActionParser, Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+
+import vgen.callbacks
+import vgen.data.datamodules
+import vgen.models
+from vgen import __version__
+from vgen.cli.explain import explain
+from vgen.cli.recipe import CommandLine
+from vgen.data.datamodules import VideoDataModule
+from vgen.training import VideoModule
+from vgen.weights import WarmStart
+
+
+def stage_parser() -> LightningArgumentParser:
+    """Parser of one stage: seed, trainer, model, data, init_from; the model's `clip_spec` comes from the data."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_argument("--seed_everything", type=int, default=0, help="Seed of weights, noise and clip choice.")
+    parser.add_lightning_class_args(Trainer, "trainer", required=False)
+    # Lightning shards with a sampler that does not know which batches are done; our DataModules do both.
+    parser.set_defaults({"trainer.use_distributed_sampler": False})
+    parser.add_subclass_arguments(VideoModule, "model", required=True, skip={"clip_spec"})
+    parser.add_subclass_arguments(VideoDataModule, "data", required=True)
+    parser.add_argument("--init_from", type=WarmStart | None, default=None, help="Trainable weights to begin with.")
+    return parser
+
+
+def command_parser(line: CommandLine) -> LightningArgumentParser:
+    """Parser of a whole command: the stages, and what concerns the run."""
+    parser = LightningArgumentParser(
+        prog=f"vgen {line.command}", exit_on_error=False, dump_header=[f"vgen=={__version__}"], print_config="--print_config"
+    )
+    parser.add_argument("-c", "--config", action="config", help="Recipe; further files are stacked on it.")
+    parser.add_argument("--run_dir", type=str | None, default=None, help="Folder of the run; default runs/<recipe>.")
+    if line.command == "fit":
+        parser.add_argument("--only", type=str | None, default=None, help="Train this stage alone.")
+        parser.add_argument("--resume", action="store_true", help="Go on where the run directory stands.")
+        parser.add_argument("--overwrite", action="store_true", help="Delete what the run directory holds of the stages.")
+    else:
+        parser.add_argument("--stage", type=str | None, default=None, help="Stage to run; default the last.")
+    for name in line.stage_names:
+        parser.add_argument(f"--stages.{name}", action=ActionParser(parser=stage_parser()))
+    return parser
+
+
+def parse(line: CommandLine) -> tuple[dict[str, Any], LightningArgumentParser]:
+    """Parses and validates a command line; returns the configuration as plain data.
+
+    Raises:
+        UserError: One line of what, one of where, and a hint.
+        SystemExit: After `--help` or `--print_config`.
+    """
+    parser = command_parser(line)
+    try:
+        config = parser.parse_args(line.arguments)
+    except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
+        raise explain(str(error), f"vgen {line.command}") from error
+    return to_plain(parser, config), parser
+
+
+def to_plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
+    """The configuration as nested dicts of plain values, defaults included."""
+    plain: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
+    plain.pop("config", None)
+    return plain

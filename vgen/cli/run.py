@@ -1,0 +1,257 @@
+"""Runs the stages of a recipe, each one as a plain LightningCLI."""
+
+import copy
+import gc
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from vgen.callbacks import AtomicCheckpointIO, Checkpoint, LineProgress, MetricsCSV, Provenance, StepSeed, Throughput
+from vgen.callbacks.predictions import PredictionWriter
+from vgen.cli.parser import parse, stage_parser
+from vgen.cli.recipe import CommandLine, read_command_line
+from vgen.cli.stages import Plan, inherited_plan, make_plan, resolve_handoffs, run_directory, write_done
+from vgen.errors import UserError, did_you_mean
+from vgen.files import write_text
+from vgen.training import VideoModule
+from vgen.weights import WarmStart
+from vgen.weights.checkpoint import instantiate, warm_start
+
+
+class StageCLI(LightningCLI):
+    """One stage: parsed from plain data, with the callbacks and loggers that every vgen run has.
+
+    Args:
+        stage: Name of the stage.
+        config: Plain configuration of the stage.
+        stage_dir: Folder of its files.
+        command: `fit`, `validate`, `test` or `predict`.
+    """
+
+    model: VideoModule
+
+    def __init__(self, stage: str, config: dict[str, Any], stage_dir: Path, command: str) -> None:
+        self.stage, self.stage_config, self.stage_dir, self.command = stage, config, stage_dir, command
+        super().__init__(
+            save_config_callback=None, auto_configure_optimizers=False, run=False, load_from_checkpoint_support=False
+        )
+
+    def setup_parser(self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]) -> None:
+        """The parser of one stage."""
+        self.parser = stage_parser()
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """The configuration was parsed before, with all stages; here it comes as data."""
+        self.config = parser.parse_object(copy.deepcopy(self.stage_config))
+
+    def instantiate_classes(self) -> None:
+        """Builds data, model and trainer; the model gets the clip specification of the data."""
+        without_model = self.config.clone()
+        without_model.pop("model")
+        self.config_init = self.parser.instantiate_classes(without_model)
+        self.datamodule = self.config_init["data"]
+        where = f"stages.{self.stage}.model"
+        self.model = cast(VideoModule, instantiate(self.stage_config["model"], self.datamodule.clip_spec, where))
+        self.model.run_dir, self.model.stage_name = str(self.stage_dir.parent), self.stage
+        # Exactly what the recipe says: also for classes that do not record their own arguments.
+        self.model.configuration = self.stage_config["model"].get("init_args") or {}
+        self.trainer = self.instantiate_trainer()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Adds what every run has: seeds per step, checkpoints, numbers, provenance, progress."""
+        config = dict(self.config_init["trainer"])
+        callbacks = list(config.pop("callbacks", None) or [])
+        terminal = sys.stdout.isatty() and sys.stderr.isatty()
+        seed = int(self.config.get("seed_everything", 0))
+        extra: list[Any] = [StepSeed(seed), Throughput()]
+        if self.command == "fit":
+            extra += [Provenance()] if not config.get("fast_dev_run") else []
+            extra += [] if terminal else [LineProgress()]
+            if not any(isinstance(c, Checkpoint) for c in callbacks) and config.get("enable_checkpointing") is not False:
+                extra.append(Checkpoint())
+        if self.command == "predict":
+            extra.append(PredictionWriter())
+        present = {type(c) for c in callbacks}
+        callbacks += [c for c in extra if type(c) not in present]
+        plugins = config.pop("plugins", None) or []
+        config |= {
+            "callbacks": callbacks,
+            "logger": self._loggers(config.get("logger")),
+            "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()],
+            "default_root_dir": str(self.stage_dir),
+        }
+        if config.get("enable_progress_bar") is None:
+            config["enable_progress_bar"] = terminal
+        if config.get("enable_model_summary") is None:
+            config["enable_model_summary"] = terminal
+        return Trainer(**(config | kwargs))
+
+    def _loggers(self, configured: Any) -> list[Logger] | bool:
+        if configured is False:
+            return False
+        loggers = [x for x in (configured if isinstance(configured, list) else [configured]) if isinstance(x, Logger)]
+        if self.command != "fit":
+            return loggers
+        if not any(isinstance(x, WandbLogger) for x in loggers) and os.environ.get("WANDB_API_KEY"):
+            if os.environ.get("WANDB_MODE") != "disabled":
+                loggers.append(WandbLogger(**self._wandb_arguments({})))
+        return [*loggers, MetricsCSV(str(self.stage_dir))]
+
+    def before_instantiate_classes(self) -> None:
+        """Gives every W&B logger of the recipe this run's name, group, folder and a key-less fallback to offline."""
+        logger = self.config.trainer.get("logger")
+        for entry in logger if isinstance(logger, list) else [logger]:
+            if getattr(entry, "class_path", "") and entry.class_path.endswith("WandbLogger"):
+                for key, value in self._wandb_arguments(entry.init_args.as_dict()).items():
+                    entry.init_args[key] = value
+
+    def _wandb_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        run = self.stage_dir.parent.name
+        # One W&B run per stage, the same after a resume: its id is kept beside the checkpoints.
+        id_file = self.stage_dir / "wandb_id"
+        if not id_file.is_file() and rank_zero_only.rank == 0:
+            write_text(id_file, f"{run}-{self.stage}-{int(time.time())}")
+        defaults = {
+            "project": "vgen",
+            "name": f"{run}/{self.stage}",
+            "group": run,
+            "id": id_file.read_text() if id_file.is_file() else None,
+            "resume": "allow",
+        }
+        chosen = {k: given.get(k) if given.get(k) not in (None, "lightning_logs") else v for k, v in defaults.items()}
+        offline = bool(given.get("offline")) or not os.environ.get("WANDB_API_KEY")  # never a prompt for a key
+        return chosen | {"save_dir": str(self.stage_dir), "offline": offline}
+
+
+def fit(line: CommandLine, config: dict[str, Any]) -> None:
+    """Trains the stages that are pending, one after another."""
+    plan = inherited_plan()
+    if plan is None:
+        run_dir = run_directory(config, line.config_paths[0])
+        plan = make_plan(config, run_dir, config.pop("only"), config.pop("resume"), config.pop("overwrite"))
+        plan.publish()
+        if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
+            write_text(run_dir / "config.yaml", dump({"run_dir": config.get("run_dir"), "stages": config["stages"]}))
+    for stage in plan.stages:
+        if stage in plan.pending:
+            _fit_stage(plan, stage, config["stages"][stage])
+        elif (plan.stage_dir(stage) / "done.json").is_file() and rank_zero_only.rank == 0:
+            print(f"[{stage}] already trained ({plan.stage_dir(stage)})", flush=True)
+
+
+def _fit_stage(plan: Plan, stage: str, config: dict[str, Any]) -> None:
+    stage_dir = plan.stage_dir(stage)
+    resolved = resolve_handoffs(config, plan.stages, stage, Path(plan.run_dir))
+    going_on = stage in plan.resume
+    cli = StageCLI(stage, resolved, stage_dir, "fit")
+    if cli.config_init.get("init_from") is not None and not going_on:
+        start: WarmStart = cli.config_init["init_from"]
+        names = warm_start(cli.model, start)
+        print(f"[{stage}] warm start: {len(names)} tensors from {start.path}", flush=True)
+    if rank_zero_only.rank == 0:
+        (stage_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        write_text(stage_dir / "config.yaml", dump({"run_dir": plan.run_dir, "stages": {stage: resolved}}))
+    last = stage_dir / "checkpoints" / "last.ckpt"
+    trainer, model = cli.trainer, cli.model
+    trainer.fit(model, datamodule=cli.datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    trainer.strategy.barrier("vgen: stage trained")
+    if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not last.is_file():
+            raise UserError("the stage ended without a checkpoint", str(last), "is enable_checkpointing off?")
+        write_done(stage_dir, config, trainer.global_step, model.clips_seen, _seconds(stage_dir))
+    trainer.strategy.barrier("vgen: stage recorded")
+    _end_loggers(trainer)
+    plan.finished(stage)
+    del cli, trainer, model
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _seconds(stage_dir: Path) -> float:
+    """Training time so far, from the last row of the log."""
+    import csv
+
+    path = stage_dir / "metrics.csv"
+    if not path.is_file():
+        return 0.0
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return float(rows[-1]["seconds"]) if rows else 0.0
+
+
+def _end_loggers(trainer: Trainer) -> None:
+    """Ends the W&B run of a stage: the next stage's logger would go on in it."""
+    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers) and trainer.is_global_zero:
+        import wandb
+
+        wandb.finish(quiet=True)
+
+
+def evaluate(line: CommandLine, config: dict[str, Any]) -> None:
+    """Runs `validate`, `test` or `predict` of one stage on its checkpoint in the run directory."""
+    run_dir = run_directory(config, line.config_paths[0])
+    stage = config.pop("stage") or line.stage_names[-1]
+    if stage not in config["stages"]:
+        raise UserError(f"unknown stage {stage!r}", "--stage", did_you_mean(stage, line.stage_names))
+    last = run_dir / stage / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        raise UserError(f"stage {stage!r} has no checkpoint", str(last), "train it with `vgen fit`, or give its --run_dir")
+    resolved = resolve_handoffs(config["stages"][stage], line.stage_names, stage, run_dir)
+    cli = StageCLI(stage, resolved, run_dir / stage, line.command)
+    run = getattr(cli.trainer, line.command)
+    results = run(cli.model, datamodule=cli.datamodule, ckpt_path=str(last), weights_only=True)
+    if line.command != "predict" and cli.trainer.is_global_zero:
+        print(json.dumps(results, indent=2))
+
+
+def dump(config: dict[str, Any]) -> str:
+    """YAML text of a plain configuration, keys in their order."""
+    from vgen import __version__
+
+    return f"# vgen=={__version__}\n" + yaml.safe_dump(config, sort_keys=False)
+
+
+_EXPECTED = (
+    "litlogger",  # an advertisement
+    "GPU available",  # environment.json says what was used
+    "TPU available",
+    "on_after_batch_transfer",  # the module converts bytes to floats, by design
+    "in eval mode at the start of training",  # frozen codecs
+    "does not have many workers",  # tiny recipes read in the main process
+    "exists and is not empty",  # checkpoints of the run that is resumed
+)
+
+
+def _quiet_expected() -> None:
+    """Leaves out the messages that are expected in every run; all others are shown."""
+    warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec")  # lightning 2.6 calling torch 2.13
+    warnings.filterwarnings("ignore", message=r"(?s).*instantiate_classes")  # renamed in jsonargparse 5
+    for pattern in _EXPECTED:
+        warnings.filterwarnings("ignore", message=f".*{pattern}")
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: not any(p in record.getMessage() for p in _EXPECTED))
+
+
+def run_command(command: str, args: list[str]) -> int:
+    """Runs `fit`, `validate`, `test` or `predict`; returns the exit code."""
+    _quiet_expected()
+    torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on CPUs
+    line = read_command_line(command, args)
+    config, _ = parse(line)
+    fit(line, config) if command == "fit" else evaluate(line, config)
+    return 0

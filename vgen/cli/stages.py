@@ -1,0 +1,210 @@
+"""The plan of a run: which stages are done, where each one's files lie, and what one stage takes over from another."""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vgen.errors import UserError, did_you_mean
+from vgen.files import sha256, write_json
+
+STAGE = "stage://"
+_PLAN_VARIABLE = "VGEN_PLAN"  # how processes that a launcher starts learn what the first one decided
+_GENERATED = ("config.yaml", "report.html", "evaluation", "generated")
+_STOPPING = ("max_steps", "max_epochs", "max_time")
+
+
+@dataclass
+class Plan:
+    """What a `fit` is going to do, decided once by the first process.
+
+    Args:
+        run_dir: Absolute run directory.
+        stages: All stages of the recipe in order.
+        pending: Stages that are to be trained now.
+        resume: Stages whose `last.ckpt` is to be continued.
+    """
+
+    run_dir: str
+    stages: list[str]
+    pending: list[str]
+    resume: list[str]
+
+    def stage_dir(self, stage: str) -> Path:
+        """Folder of a stage."""
+        return Path(self.run_dir) / stage
+
+    def finished(self, stage: str) -> None:
+        """Takes a stage off the plan, also for processes that are started from now on."""
+        self.pending.remove(stage)
+        if stage in self.resume:
+            self.resume.remove(stage)
+        self.publish()
+
+    def publish(self) -> None:
+        """Leaves the plan where processes started by a launcher find it."""
+        os.environ[_PLAN_VARIABLE] = json.dumps(asdict(self))
+
+
+def inherited_plan() -> Plan | None:
+    """The plan of the process that started this one as a further rank, or None in a first process."""
+    text = os.environ.get(_PLAN_VARIABLE)
+    return Plan(**json.loads(text)) if text and int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
+
+
+def run_directory(config: dict[str, Any], recipe: Path) -> Path:
+    """`run_dir` of the configuration, or runs/<name of the recipe>."""
+    return Path(config.get("run_dir") or Path("runs") / recipe.stem).absolute()
+
+
+def make_plan(
+    config: dict[str, Any], run_dir: Path, only: str | None = None, resume: bool = False, overwrite: bool = False
+) -> Plan:
+    """Decides what to train.
+
+    Args:
+        config: Plain configuration of the command.
+        run_dir: Absolute run directory.
+        only: The one stage to train.
+        resume: Skip finished stages, continue the interrupted one.
+        overwrite: Delete the files of the stages to train.
+
+    Raises:
+        UserError: When the run directory is not empty and neither option is given, when a stage needs another one
+            that is not trained, or when pending stages want different numbers of processes.
+    """
+    stages = list(config["stages"])
+    if only is not None and only not in stages:
+        raise UserError(f"unknown stage {only!r}", "--only", did_you_mean(only, stages) or f"there: {', '.join(stages)}")
+    if resume and overwrite:
+        raise UserError("--resume and --overwrite exclude each other", "vgen fit")
+    chosen = [only] if only else stages
+    used = [run_dir / name for name in chosen if (run_dir / name).is_dir() and any((run_dir / name).iterdir())]
+    stray = [] if only or not run_dir.is_dir() else [p for p in run_dir.iterdir() if not p.name.startswith(".")]
+    if (used or stray) and not (resume or overwrite):
+        raise UserError(
+            "the run directory is not empty", str(used[0] if used else run_dir), "add --resume to go on, --overwrite to begin anew, or choose another --run_dir"
+        )
+    if overwrite:
+        _check_handoffs(config, chosen, run_dir)
+        for folder in used:
+            shutil.rmtree(folder)
+        for name in [] if only else _GENERATED:
+            target = run_dir / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    pending = [name for name in chosen if not _is_done(run_dir / name, config["stages"][name])]
+    _check_handoffs(config, pending, run_dir)
+    _check_processes(config, pending)
+    going_on = [name for name in pending if (run_dir / name / "checkpoints" / "last.ckpt").is_file()]
+    return Plan(str(run_dir), stages, pending, going_on)
+
+
+def _stage_hash(stage_config: dict[str, Any], keys: tuple[str, ...]) -> str:
+    trainer = stage_config.get("trainer") or {}
+    chosen = {key: trainer.get(key) for key in keys}
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _is_done(stage_dir: Path, stage_config: dict[str, Any]) -> bool:
+    """A stage is done when its file says so and the recipe asks for no more steps than it did then."""
+    record = stage_dir / "done.json"
+    if not record.is_file():
+        return False
+    return json.loads(record.read_text()).get("stopping") == _stage_hash(stage_config, _STOPPING)
+
+
+def write_done(stage_dir: Path, stage_config: dict[str, Any], step: int, clips: int, seconds: float) -> None:
+    """Writes done.json after a stage's training has ended."""
+    last, best = stage_dir / "checkpoints" / "last.ckpt", stage_dir / "checkpoints" / "best.ckpt"
+    facts = {
+        "stage": stage_dir.name,
+        "step": step,
+        "clips": clips,
+        "seconds": round(seconds, 1),
+        "last": "checkpoints/last.ckpt",
+        "best": "checkpoints/best.ckpt" if best.is_file() else None,
+        "sha256": sha256(last),
+        "stopping": _stage_hash(stage_config, _STOPPING),
+    }
+    write_json(stage_dir / "done.json", facts)
+
+
+def resolve_handoffs(value: Any, plan_stages: list[str], stage: str, run_dir: Path, key: str = "") -> Any:
+    """Replaces `stage://<stage>/last|best` by the path of that checkpoint.
+
+    Raises:
+        UserError: When the stage does not exist or comes later, or has no such checkpoint.
+    """
+    if isinstance(value, dict):
+        return {k: resolve_handoffs(v, plan_stages, stage, run_dir, f"{key}.{k}") for k, v in value.items()}
+    if isinstance(value, list):
+        return [resolve_handoffs(v, plan_stages, stage, run_dir, f"{key}[{i}]") for i, v in enumerate(value)]
+    if not (isinstance(value, str) and value.startswith(STAGE)):
+        return value
+    source, which = _parse_handoff(value, plan_stages, stage, f"stages.{stage}{key}")
+    path = run_dir / source / "checkpoints" / f"{which}.ckpt"
+    if not path.is_file():
+        hint = f"train it first: --only {source}" if which == "last" else f"stage {source} monitors no metric: use /last"
+        raise UserError(f"{value} is not there", str(path), hint)
+    return str(path)
+
+
+def _parse_handoff(value: str, stages: list[str], stage: str, where: str) -> tuple[str, str]:
+    source, _, which = value.removeprefix(STAGE).partition("/")
+    earlier = stages[: stages.index(stage)]
+    if source not in stages:
+        raise UserError(f"unknown stage in {value!r}", where, did_you_mean(source, stages) or f"there: {', '.join(stages)}")
+    if source not in earlier:
+        raise UserError(f"{value!r} names a stage that is not trained before {stage!r}", where)
+    if which not in ("last", "best"):
+        raise UserError(f"{value!r} must end in /last or /best", where, did_you_mean(which, ("last", "best")))
+    return source, which
+
+
+def _handoffs(value: Any, key: str = "") -> list[tuple[str, str]]:
+    if isinstance(value, dict):
+        return [found for k, v in value.items() for found in _handoffs(v, f"{key}.{k}")]
+    if isinstance(value, list):
+        return [found for i, v in enumerate(value) for found in _handoffs(v, f"{key}[{i}]")]
+    return [(key, value)] if isinstance(value, str) and value.startswith(STAGE) else []
+
+
+def _check_handoffs(config: dict[str, Any], pending: list[str], run_dir: Path) -> None:
+    stages = list(config["stages"])
+    for stage in pending:
+        for key, value in _handoffs(config["stages"][stage]):
+            source, which = _parse_handoff(value, stages, stage, f"stages.{stage}{key}")
+            there = (run_dir / source / "checkpoints" / f"{which}.ckpt").is_file()
+            if source not in pending and not there:
+                raise UserError(
+                    f"stage {stage!r} needs stage {source!r}, which is not trained",
+                    str(run_dir / source),
+                    f"run it first (--only {source}), or both (without --only)",
+                )
+
+
+def _processes(stage_config: dict[str, Any]) -> tuple[Any, ...]:
+    trainer = stage_config.get("trainer") or {}
+    devices = trainer.get("devices", "auto")
+    devices = len(devices) if isinstance(devices, list) else devices
+    devices = int(devices) if str(devices).lstrip("-").isdigit() else devices
+    return (devices, int(trainer.get("num_nodes") or 1), trainer.get("accelerator", "auto"))
+
+
+def _check_processes(config: dict[str, Any], pending: list[str]) -> None:
+    """Stages of one command share their processes: a second stage on fewer ranks would run several times at once."""
+    wanted = {stage: _processes(config["stages"][stage]) for stage in pending}
+    if len(set(wanted.values())) > 1:
+        (a, first), (b, second) = next(
+            (x, y) for x in wanted.items() for y in wanted.items() if x[1] != y[1]
+        )
+        names = ("devices", "num_nodes", "accelerator")
+        differ = ", ".join(f"{n}: {x} and {y}" for n, x, y in zip(names, first, second, strict=True) if x != y)
+        raise UserError(
+            f"stages {a!r} and {b!r} differ in their processes ({differ})",
+            f"stages.{b}.trainer",
+            f"train them by two commands: --only {a}, then --only {b}",
+        )

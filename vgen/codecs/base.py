@@ -1,0 +1,76 @@
+"""The first stage of a latent model, seen from the second: what it encodes to, and that it stays as it is."""
+
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from vgen.errors import UserError
+from vgen.video import ClipSpec
+from vgen.weights import Handoff
+
+Latent = dict[str, Tensor]
+"""A small named set of tensors: `z`; or `flow`, `occlusion`, `reference`; or `xy`, `yt`, `xt`; or `codes`."""
+
+
+@runtime_checkable
+class LatentCodec(Protocol):
+    """What a second stage asks of the first."""
+
+    def encode(self, video: Tensor, reference: Tensor | None = None) -> Latent:
+        """Encodes (B, C, T, H, W) in [-1, 1], relative to a reference frame (B, C, H, W) where the codec has one."""
+
+    def decode(self, latent: Latent) -> Tensor:
+        """Decodes to (B, C, T, H, W) in [-1, 1]."""
+
+    def latent_spec(self, clip_spec: ClipSpec) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor of the latent of one clip, without the batch dimension."""
+
+
+class Frozen(nn.Module):
+    """Holds a network that the stage uses but does not train.
+
+    It stays in eval mode, takes no gradient, and has no entry in the state dict of the module that holds it: the
+    stage's checkpoint names its file instead of repeating it.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self._prefix = ""
+        self.register_load_state_dict_post_hook(self._forget_missing)
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Stays in eval mode."""
+        return super().train(False)
+
+    def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
+        """Adds nothing."""
+        return {} if destination is None else destination
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        self._prefix = prefix
+
+    @staticmethod
+    def _forget_missing(module: nn.Module, incompatible: Any) -> None:
+        prefix = module._prefix
+        incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.startswith(prefix)]
+
+
+def open_codec(source: Handoff | nn.Module | None, where: str) -> Frozen:
+    """Opens the frozen first stage.
+
+    Args:
+        source: A handoff, or a module that has the `LatentCodec` protocol (built in Python).
+        where: Name of the argument, for the error message.
+
+    Raises:
+        UserError: When nothing is given, or what the file holds is no codec.
+    """
+    from vgen.weights.checkpoint import open_handoff
+
+    if source is None:
+        raise UserError("this stage needs a trained first stage", where, "for instance {path: stage://autoencoder/last}")
+    network = open_handoff(source) if isinstance(source, Handoff) else source
+    if not isinstance(network, LatentCodec):
+        raise UserError(f"{type(network).__name__} is no codec: it lacks encode/decode/latent_spec", where)
+    return Frozen(network)

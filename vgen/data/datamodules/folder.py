@@ -1,0 +1,173 @@
+"""Anybody's own videos: folders of classes, or a table."""
+
+import csv
+import hashlib
+import re
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal, cast, get_args
+
+from vgen.data.clips import ClipRecord, is_video
+from vgen.data.datamodules.base import VideoDataModule
+from vgen.data.sampling import FrameSampling, ShortClips
+from vgen.data.splits import Split
+from vgen.data.transforms import Augmentation, Resize
+from vgen.errors import UserError, did_you_mean
+from vgen.video.io import UnreadableVideo, natural_key, probe
+
+
+class Folder(VideoDataModule):
+    """Own videos in one of three layouts.
+
+    * `<class>/<clip>`, a clip being a video file or a folder of pictures (clips directly in the root: no classes);
+    * `{train,val,test}/<class>/<clip>`;
+    * a table `metadata.csv` with columns `path,label` and, if wanted, `subject,caption,split`.
+
+    Where nothing says which set a clip belongs to, whole groups are dealt out at random (but always the same way).
+    Arguments: `VideoDataModule`, and:
+
+    Args:
+        metadata: Table of clips, relative to `root`; None: `metadata.csv` where there is one.
+        group_key: Regular expression searched for in a clip's path; what its first bracket matches names the subject
+            (group) whose clips must stay in one set, e.g. "_(g[0-9]+)_" for UCF-101. None: every clip by itself.
+        test_fraction: Share of the groups that becomes the test set where nothing else says so.
+    """
+
+    own_resize: ClassVar[Resize] = "crop"
+    expected: ClassVar[str] = (
+        "<class>/<clip.mp4 or folder of pictures>, {train,val,test}/<class>/<clip>, or metadata.csv with path,label"
+    )
+
+    def __init__(
+        self,
+        root: str,
+        size: int,
+        frames: int,
+        sampling: FrameSampling = "window",
+        batch_size: int = 8,
+        num_workers: int = 0,
+        repeats: int = 1,
+        fps: float | None = None,
+        augmentation: Augmentation = "none",
+        augment_at: Literal["published", "resized"] = "published",
+        resize: Resize | None = None,
+        stride: int = 1,
+        short_clips: ShortClips = "repeat_last",
+        eval_frames: int | None = None,
+        eval_sampling: FrameSampling = "first",
+        eval_batch_size: int | None = None,
+        val_clips: int | None = None,
+        seed: int = 0,
+        packed: str | None = None,
+        pin_memory: bool = False,
+        metadata: str | None = None,
+        group_key: str | None = None,
+        test_fraction: float = 0.2,
+    ) -> None:
+        super().__init__(
+            root, size, frames, sampling, batch_size, num_workers, repeats, fps, augmentation, augment_at, resize,
+            stride, short_clips, eval_frames, eval_sampling, eval_batch_size, val_clips, seed, packed, pin_memory,
+        )  # fmt: skip
+        self.metadata, self.test_fraction = metadata, test_fraction
+        try:
+            self.group_key = re.compile(group_key) if group_key else None
+        except re.error as error:
+            raise UserError(f"group_key is no regular expression: {error}", "data.init_args.group_key") from error
+
+    @property
+    def class_names(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The classes found, in alphabetical order."""
+        return self._found[1]
+
+    def find_clips(self) -> list[ClipRecord]:
+        """See `VideoDataModule`."""
+        return self._found[0]
+
+    def _show_fps(self) -> float:
+        if self._fps is None and self._pack is None:
+            for record in self.find_clips()[:20]:
+                try:
+                    return probe(self.root / record.path).fps or self.own_fps
+                except UnreadableVideo:
+                    continue
+        return super()._show_fps()
+
+    @cached_property
+    def _found(self) -> tuple[list[ClipRecord], tuple[str, ...]]:
+        table = self.root / (self.metadata or "metadata.csv")
+        if self.metadata or table.is_file():
+            rows = _read_table(table)
+        else:
+            rows = self._scan()
+        if not rows:
+            raise UserError(f"no clips: Folder expects {self.expected}", where=str(self.root))
+        names = tuple(sorted({row["label"] for row in rows if row["label"]}, key=natural_key))
+        records = []
+        for row in rows:
+            subject = row.get("subject") or self._group(row["path"])
+            label = names.index(row["label"]) if row["label"] else None
+            split = cast(Split, row.get("split") or "train")
+            records.append(ClipRecord(row["path"], label, subject, split, row.get("caption") or ""))
+        if not any(row.get("split") for row in rows):
+            records = _deal(records, self.test_fraction)
+        return records, names
+
+    def _group(self, path: str) -> str:
+        match = self.group_key.search(path) if self.group_key else None
+        return "" if match is None else match[1] if match.groups() else match[0]
+
+    def _scan(self) -> list[dict[str, str]]:
+        splits = [s for s in get_args(Split) if (self.root / s).is_dir() and not is_video(self.root / s)]
+        rows = []
+        for split in splits or [""]:
+            top = self.root / split
+            children = sorted(
+                (c for c in top.iterdir() if not c.name.startswith(".")), key=lambda c: natural_key(c.name)
+            )
+            clips = [(c, "") for c in children if is_video(c)]
+            for folder in (c for c in children if c.is_dir() and not is_video(c)):
+                inside = sorted(folder.iterdir(), key=lambda c: natural_key(c.name))
+                clips += [(c, folder.name) for c in inside if is_video(c)]
+            if any(label for _, label in clips):
+                clips = [(c, label) for c, label in clips if label]
+            rows += [
+                {"path": c.relative_to(self.root).as_posix(), "label": label, "split": split} for c, label in clips
+            ]
+        return rows
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), list(reader.fieldnames or [])
+    except FileNotFoundError as error:
+        raise UserError("no such table of clips", where=str(path)) from error
+    known = ("path", "label", "subject", "caption", "split")
+    for needed in ("path", "label"):
+        if needed not in columns:
+            raise UserError(f"the table has no column {needed!r}, only {columns}", where=str(path))
+    for column in columns:
+        if column not in known and (hint := did_you_mean(column, known)) and column.lower().strip() in known:
+            raise UserError(f"unknown column {column!r}", where=str(path), hint=hint)
+    for number, row in enumerate(rows, start=2):
+        split = row.get("split")
+        if split and split not in get_args(Split):
+            raise UserError(f"unknown set {split!r} (train, val or test)", where=f"{path}, line {number}")
+        if not row["path"]:
+            raise UserError("empty path", where=f"{path}, line {number}")
+    return [{key: (value or "").strip() for key, value in row.items() if key in known} for row in rows]
+
+
+def _deal(records: list[ClipRecord], fraction: float) -> list[ClipRecord]:
+    """Gives whole groups (or, without groups, single clips of every class) to the test set, by hash of their name."""
+    strata: dict[int | None, set[str]] = {}
+    for r in records:
+        # Persons are dealt out over all classes; single clips class by class, so that every class is in both sets.
+        strata.setdefault(None if r.subject else r.label, set()).add(r.subject or r.path)
+    test: set[str] = set()
+    for groups in strata.values():
+        ranked = sorted(groups, key=lambda g: hashlib.sha256(g.encode()).hexdigest())
+        test.update(ranked[: min(max(1, round(fraction * len(ranked))), len(ranked) - 1)])
+    return [replace(r, split="test") if (r.subject or r.path) in test else r for r in records]

@@ -1,0 +1,226 @@
+"""Which frames of which clip: frame policies, and a loader whose order can be resumed exactly.
+
+Everything random about a training clip is a pure function of (seed, epoch, position in the epoch). Number of workers,
+number of ranks and interruptions therefore change nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+FrameSampling = Literal["uniform", "random", "very_random", "pair", "window", "first"]
+ShortClips = Literal["repeat_last", "loop", "drop"]
+Indices = NDArray[np.int64]
+
+
+def frame_indices(
+    sampling: FrameSampling,
+    total: int,
+    frames: int,
+    rng: np.random.Generator,
+    stride: int = 1,
+    short: ShortClips = "repeat_last",
+) -> Indices:
+    """Chooses the frames of one clip.
+
+    Args:
+        sampling: `uniform`: evenly spaced from first to last frame. `random`: the same, inner frames moved by less
+            than one step either way, then sorted. `very_random`: drawn with replacement, sorted, the first forced to
+            frame 0. These three are LFDM's rules for 40-frame clips. `pair`: drawn with replacement and sorted, as
+            LFAE takes source and driving frame (source not later). `window`: contiguous (every `stride`-th frame)
+            from a random start. `first`: contiguous from frame 0.
+        total: Frames N that the clip has.
+        frames: Frames T wanted.
+        rng: Random numbers of this clip.
+        stride: Step between frames of `window` and `first`.
+        short: What fills up a clip of fewer than T frames: the last frame again and again, or the clip from its start.
+            (`drop` leaves such clips out of the index; here it acts like `repeat_last`.)
+
+    Returns:
+        (T,) frame numbers in [0, N-1].
+
+    Source: LFDM (Ni et al. 2023), released data loaders.
+    """
+    if total < 1 or frames < 1:
+        raise ValueError(f"need at least one frame, got total={total}, frames={frames}")
+    if sampling == "pair":
+        return np.sort(rng.integers(0, total, frames))
+    if sampling == "very_random":
+        chosen = np.sort(rng.integers(0, total, frames))
+        chosen[0] = 0
+        return chosen
+    if sampling in ("window", "first"):
+        span = (frames - 1) * stride + 1
+        start = int(rng.integers(0, total - span + 1)) if sampling == "window" and total > span else 0
+        return _fill(start + stride * np.arange(frames), total, short)
+    if total < frames:
+        return _fill(np.arange(frames), total, short)
+    chosen = np.linspace(0, total - 1, frames).astype(np.int64)
+    if sampling == "random":
+        steps = np.diff(chosen)
+        # Inner frame i moves within (-step before, +step after), both ends excluded.
+        chosen[1:-1] += rng.integers(1 - steps[:-1], steps[1:])
+        chosen = np.sort(chosen)
+    return chosen
+
+
+def _fill(indices: Indices, total: int, short: ShortClips) -> Indices:
+    return indices % total if short == "loop" else np.minimum(indices, total - 1)
+
+
+def clip_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
+    """The random numbers of one clip of one epoch."""
+    return np.random.default_rng((seed, epoch, position))
+
+
+class ClipRequest(NamedTuple):
+    """What the sampler asks the data set for: position in [0, clips * repeats) of an epoch."""
+
+    epoch: int
+    position: int
+
+
+class ResumableSampler(Sampler[ClipRequest]):
+    """Order of the clips in every epoch, as a function of (seed, epoch), sharded over ranks.
+
+    Args:
+        clips: Clips in the data set.
+        repeats: Passes over the data set that make one epoch.
+        shuffle: Whether epochs are permuted (across passes, as in LFDM).
+        seed: Decides the permutations.
+        rank: Which share to take.
+        world_size: Number of shares. Uneven rests are left out when shuffling; otherwise the first clips fill them up,
+            so that all ranks take the same number of steps.
+    """
+
+    def __init__(
+        self, clips: int, repeats: int = 1, shuffle: bool = True, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.clips, self.repeats, self.shuffle, self.seed = clips, repeats, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self.skip = 0  # positions of this rank that are already done in the coming epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning announces every epoch here; the loader's own count wins where it is ahead."""
+        self.epoch = max(self.epoch, epoch)
+
+    def __len__(self) -> int:
+        total = self.clips * self.repeats
+        whole = total // self.world_size
+        return whole if self.shuffle and whole else -(-total // self.world_size)
+
+    def __iter__(self) -> Iterator[ClipRequest]:
+        total = self.clips * self.repeats
+        # A position that no clip has keeps this stream apart from the clips' own.
+        order = np.random.default_rng((self.seed, self.epoch, 1 << 40)).permutation(total) if self.shuffle else None
+        order = np.arange(total) if order is None else order
+        order = np.resize(order, len(self) * self.world_size)
+        for position in order[self.rank :: self.world_size][self.skip :]:
+            yield ClipRequest(self.epoch, int(position))
+
+
+class ResumableDataLoader(DataLoader[Any]):
+    """A DataLoader that remembers how many batches it has handed out and goes on after them.
+
+    Lightning stores `state_dict()` in its checkpoints. Only batches that left the loader count, not those that workers
+    have prepared in advance. The state is the same on all ranks.
+
+    Args:
+        dataset: Answers `ClipRequest`s. Where it has a method `report(names)`, that is told about unreadable files.
+        sampler: The order.
+        batch_size: Clips per batch (per rank).
+        num_workers: Processes; 0 reads in this one.
+        drop_last: Whether an incomplete last batch is left out.
+        pin_memory: Page-locked memory for faster copies to a GPU.
+        prefetch_factor: Batches that every worker prepares in advance.
+    """
+
+    sampler: ResumableSampler
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        sampler: ResumableSampler,
+        batch_size: int,
+        num_workers: int = 0,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+        prefetch_factor: int = 2,
+    ) -> None:
+        super().__init__(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            num_workers=num_workers,
+            collate_fn=collate,
+            drop_last=drop_last and len(sampler) >= batch_size,
+            pin_memory=pin_memory,
+            persistent_workers=num_workers > 0,
+            prefetch_factor=prefetch_factor if num_workers > 0 else None,
+            worker_init_fn=_init_worker,
+        )
+        self._done = 0  # batches handed out in the current epoch
+        self._resumed, self._resumed_epoch = False, 0
+        self._report: Callable[[list[str]], None] = getattr(dataset, "report", lambda names: None)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # A generator, so that nothing starts before the first batch is asked for: Lightning creates the iterator
+        # before it has said which epoch it is in.
+        if not self._resumed and self._done:
+            self.sampler.epoch += 1
+            self._done = 0
+        if self._resumed and (self._done >= len(self) or self.sampler.epoch > self._resumed_epoch):
+            self.sampler.epoch = max(self.sampler.epoch, self._resumed_epoch + 1)
+            self._done = 0
+        self._resumed = False
+        assert self.batch_size is not None
+        self.sampler.skip = self._done * self.batch_size
+        batches = super().__iter__()
+        for batch in batches:
+            if isinstance(batch, Exception):
+                raise batch
+            unreadable = batch.pop("_unreadable", None)
+            if unreadable:
+                self._report(unreadable)
+            self._done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch, and batches of it that have been handed out."""
+        return {"epoch": self.sampler.epoch, "batches": self._done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Makes the next iteration go on after the batches that `state` counts."""
+        self.sampler.epoch = self._resumed_epoch = int(state["epoch"])
+        self._done, self._resumed = int(state["batches"]), True
+
+
+def collate(items: list[Any]) -> Any:
+    """Stacks tensors and numbers, lists strings; an exception among the items comes out in place of the batch."""
+    for item in items:
+        if isinstance(item, Exception):
+            return item
+    batch: dict[str, Any] = {}
+    for key in items[0]:
+        values = [item[key] for item in items]
+        if key == "_unreadable":
+            batch[key] = [name for names in values for name in names]
+        elif isinstance(values[0], torch.Tensor):
+            batch[key] = torch.stack(values)
+        elif isinstance(values[0], int):
+            batch[key] = torch.tensor(values, dtype=torch.int64)
+        elif isinstance(values[0], float):
+            batch[key] = torch.tensor(values, dtype=torch.float32)
+        else:
+            batch[key] = values
+    return batch
+
+
+def _init_worker(worker: int) -> None:
+    # Several workers with several threads each would fight for the same cores.
+    torch.set_num_threads(1)

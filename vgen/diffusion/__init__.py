@@ -1,0 +1,25 @@
+"""The diffusion core: schedules, prediction types, weights, noise, guidance and samplers. It knows no network."""
+
+from vgen.diffusion.gaussian import GaussianDiffusion
+from vgen.diffusion.guidance import classifier_free
+from vgen.diffusion.noise import ClipNoise, NoiseSource
+from vgen.diffusion.samplers import DDIM, DDPM, Sampler
+from vgen.diffusion.schedules import DiffusionSchedule
+from vgen.diffusion.solvers import DPMSolverPP, UniPC
+from vgen.diffusion.thresholding import Threshold
+from vgen.diffusion.weighting import LossWeighting
+
+__all__ = [
+    "DDIM",
+    "DDPM",
+    "ClipNoise",
+    "DPMSolverPP",
+    "DiffusionSchedule",
+    "GaussianDiffusion",
+    "LossWeighting",
+    "NoiseSource",
+    "Sampler",
+    "Threshold",
+    "UniPC",
+    "classifier_free",
+]

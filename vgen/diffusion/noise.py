@@ -1,0 +1,43 @@
+"""Noise that is a function of (seed of the clip, step) alone."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+#: noise(step, shape) -> tensor of that shape. Step 0 is the start of a trajectory, step i the i-th transition.
+NoiseSource = Callable[[int, Sequence[int]], Tensor]
+
+_MASK = (1 << 64) - 1
+
+
+def mix(seed: int, step: int) -> int:
+    """A 64-bit seed from two numbers (splitmix64), so that neighbouring seeds and steps share no stream."""
+    value = (seed * 0x9E3779B97F4A7C15 + step * 0xD1B54A32D192ED03 + 0x632BE59BD9B4E019) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
+
+
+class ClipNoise:
+    """Standard normal noise for a batch of clips, one CPU generator for each clip and step.
+
+    The noise of a clip does not depend on the other clips of the batch, on their order, on the rank or the device.
+
+    Args:
+        seeds: One seed per clip.
+        device: Where the noise is wanted.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device | str | None = None) -> None:
+        self.seeds, self.device = list(seeds), device
+
+    def __call__(self, step: int, shape: Sequence[int]) -> Tensor:
+        """Noise of `shape` (clips, ...), fp32."""
+        if shape[0] != len(self.seeds):
+            raise ValueError(f"{len(self.seeds)} seeds for {shape[0]} clips")
+        clips = [
+            torch.randn(tuple(shape[1:]), generator=torch.Generator().manual_seed(mix(seed, step)))
+            for seed in self.seeds
+        ]
+        return torch.stack(clips).to(self.device)

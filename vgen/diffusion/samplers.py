@@ -1,0 +1,140 @@
+"""Samplers of discrete diffusion: configured by plain data, without state between runs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from vgen.configurable import Configurable
+from vgen.diffusion.gaussian import GaussianDiffusion
+from vgen.diffusion.noise import NoiseSource
+from vgen.errors import UserError, did_you_mean
+
+#: (x_t, t (B,) int64) -> the network's raw output, guidance done.
+DenoiseFn = Callable[[Tensor, Tensor], Tensor]
+
+
+class Sampler(Configurable, ABC):
+    """Turns noise into data with a trained denoiser."""
+
+    configuration: dict[str, Any] = {}  # noqa: RUF012  replaced in each instance that has arguments
+
+    def changed(self, options: Mapping[str, Any]) -> Self:
+        """A sampler of the same class with some arguments replaced, such as `{"steps": 20}`."""
+        for name in options:
+            if name not in self.configuration:
+                known = ", ".join(self.configuration) or "no options"
+                hint = did_you_mean(name, self.configuration)
+                raise UserError(f"{type(self).__name__} has no option {name!r}, it takes {known}", hint=hint)
+        return type(self)(**(self.configuration | dict(options)))
+
+    @abstractmethod
+    def sample(
+        self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: GaussianDiffusion
+    ) -> Tensor:
+        """Generates a batch.
+
+        Args:
+            denoise_fn: The network with its conditions and guidance.
+            shape: (B, ...) of the result.
+            noise: Step 0 gives the start, step i the noise of the i-th transition.
+            process: Schedule, prediction type and threshold.
+
+        Returns:
+            x0 of `shape`, fp32, on the device of the noise.
+        """
+
+    @abstractmethod
+    def calls(self, process: GaussianDiffusion) -> int:
+        """How often the network runs."""
+
+
+class DDPM(Sampler):
+    """Ancestral sampling over all T steps with the fixed small (posterior) variance (Ho et al. 2020, algorithm 2)."""
+
+    def calls(self, process: GaussianDiffusion) -> int:
+        """T."""
+        return process.steps
+
+    def step(
+        self, process: GaussianDiffusion, output: Tensor, x: Tensor, t: int, noise: Tensor | None = None
+    ) -> Tensor:
+        """x_{t-1} from x_t; without noise the mean, which at t = 0 is x0 itself."""
+        times = process.full(t, x)
+        x0, _ = process.x0_eps(output, x, times)
+        mean, log_variance = process.schedule.posterior(x0, x, times)
+        return mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
+
+    def sample(
+        self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: GaussianDiffusion
+    ) -> Tensor:
+        """See `Sampler.sample`."""
+        x = noise(0, shape)
+        for i, t in enumerate(reversed(range(process.steps))):
+            output = denoise_fn(x, process.full(t, x))
+            x = self.step(process, output, x, t, noise(i + 1, shape) if t > 0 else None)
+        return x
+
+
+class DDIM(Sampler):
+    """Denoising diffusion implicit models (Song et al. 2021, equation 12).
+
+    Args:
+        steps: Network calls S, fewer than T.
+        eta: 0 deterministic, 1 ancestral variance.
+        rule: official is LFDM's released sampler (and lucidrains' of that time): S transitions between the times
+            int(linspace(0, T, S + 2)[:-1]) from the second-highest of them, alphas read one index too low
+            (`alphas_cumprod_prev`), and the network's own eps although x0 is thresholded. corrected: proper times,
+            `alphas_cumprod`, eps derived again from the thresholded x0.
+        spacing: Times of the corrected rule: trailing T-1, T-1-T/S, ... (Lin et al. 2024) or leading ..., T/S, 0.
+    """
+
+    def __init__(
+        self,
+        steps: int = 50,
+        eta: float = 1.0,
+        rule: Literal["official", "corrected"] = "corrected",
+        spacing: Literal["trailing", "leading"] = "trailing",
+    ) -> None:
+        self.steps, self.eta, self.rule, self.spacing = steps, eta, rule, spacing
+
+    def calls(self, process: GaussianDiffusion) -> int:
+        """S."""
+        return self.steps
+
+    def times(self, total: int) -> list[tuple[int, int]]:
+        """(time, next time) of each transition; the last next time is 0 (official) or -1 (corrected: clean data)."""
+        if not 0 < self.steps < total:
+            raise ValueError(f"DDIM takes 1 to {total - 1} steps, not {self.steps}; DDPM takes all {total}")
+        if self.rule == "official":
+            times = [int(t) for t in torch.linspace(0.0, total, self.steps + 2)[:-1]][::-1]
+            return list(pairwise(times))
+        if self.spacing == "trailing":
+            times = [round(total - i * total / self.steps) - 1 for i in range(self.steps)]
+        else:
+            times = [i * (total // self.steps) for i in reversed(range(self.steps))]
+        return list(zip(times, [*times[1:], -1], strict=True))
+
+    def sample(
+        self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: GaussianDiffusion
+    ) -> Tensor:
+        """See `Sampler.sample`."""
+        official = self.rule == "official"
+        table = process.schedule.alphas_cumprod_prev if official else process.schedule.alphas_cumprod
+        x = noise(0, shape)
+        for i, (time, following) in enumerate(self.times(process.steps)):
+            times = process.full(time, x)
+            x0, eps = process.x0_eps(denoise_fn(x, times), x, times, rederive=not official)
+            last = following == (0 if official else -1)
+            if last:
+                return x0
+            a, b = table[time], table[following]
+            sigma = self.eta * ((1 - a / b) * (1 - b) / (1 - a)).sqrt()
+            direction = (1 - b - sigma**2).clamp(min=0).sqrt()
+            x = b.sqrt() * x0 + direction * eps
+            if self.eta > 0:
+                x = x + sigma * noise(i + 1, shape)
+        return x

@@ -1,0 +1,118 @@
+"""Noise schedules of discrete diffusion: tables in fp64, kept as fp32 buffers.
+
+Notation: beta_t is the variance added by step t, abar_t the product of 1 - beta up to t, and
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+ScheduleKind = Literal["cosine", "cosine_iddpm", "linear", "scaled_linear"]
+
+
+def cosine_betas(steps: int, offset: float = 0.008, largest: float = 0.9999) -> Tensor:
+    """abar(u) = cos^2((u + s)/(1 + s) pi/2) with u = t/T (Nichol & Dhariwal 2021, equation 17).
+
+    LFDM and the code it descends from cut beta at .9999; iDDPM itself at .999.
+
+    Returns:
+        (steps,) fp64.
+    """
+    u = torch.linspace(0, steps, steps + 1, dtype=torch.float64) / steps
+    abar = torch.cos((u + offset) / (1 + offset) * (math.pi / 2)).square()
+    abar = abar / abar[0]
+    return (1 - abar[1:] / abar[:-1]).clamp(0, largest)
+
+
+def linear_betas(steps: int, start: float = 1e-4, end: float = 0.02) -> Tensor:
+    """Linear from start to end, both for 1000 steps and scaled by 1000/steps (Ho et al. 2020, section 4): fp64."""
+    scale = 1000 / steps
+    return torch.linspace(start * scale, end * scale, steps, dtype=torch.float64)
+
+
+def scaled_linear_betas(steps: int, start: float = 0.00085, end: float = 0.012) -> Tensor:
+    """Linear in sqrt(beta), the schedule of latent diffusion (Rombach et al. 2022, released code): fp64."""
+    return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
+
+
+def betas(kind: ScheduleKind, steps: int) -> Tensor:
+    """The named schedule, (steps,) fp64."""
+    if kind == "cosine":
+        return cosine_betas(steps)
+    if kind == "cosine_iddpm":
+        return cosine_betas(steps, largest=0.999)
+    if kind == "linear":
+        return linear_betas(steps)
+    if kind == "scaled_linear":
+        return scaled_linear_betas(steps)
+    raise ValueError(f"unknown schedule {kind!r}")
+
+
+def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """table[t] with t (B,), shaped to broadcast over `like` (B, ...)."""
+    return table[t].view(-1, *(1,) * (like.ndim - 1))
+
+
+class DiffusionSchedule(nn.Module):
+    """The tables of a discrete schedule; non-persistent buffers, as they are constants.
+
+    Posterior tables: q(x_{t-1} | x_t, x_0) has mean coef1 x_0 + coef2 x_t and variance
+    beta_t (1 - abar_{t-1})/(1 - abar_t) (Ho et al. 2020, equations 6 and 7).
+
+    Args:
+        kind: cosine (beta cut at .9999), cosine_iddpm (.999), linear or scaled_linear.
+        steps: Steps T.
+    """
+
+    betas: Tensor
+    alphas_cumprod: Tensor
+    alphas_cumprod_prev: Tensor
+    sqrt_alphas_cumprod: Tensor
+    sqrt_one_minus_alphas_cumprod: Tensor
+    log_one_minus_alphas_cumprod: Tensor
+    sqrt_recip_alphas_cumprod: Tensor
+    sqrt_recipm1_alphas_cumprod: Tensor
+    posterior_variance: Tensor
+    posterior_log_variance_clipped: Tensor
+    posterior_mean_coef1: Tensor
+    posterior_mean_coef2: Tensor
+    snr: Tensor
+
+    def __init__(self, kind: ScheduleKind = "cosine", steps: int = 1000) -> None:
+        super().__init__()
+        self.kind, self.steps = kind, steps
+        beta = betas(kind, steps)
+        alpha = 1 - beta
+        abar = alpha.cumprod(0)
+        previous = torch.cat((torch.ones(1, dtype=abar.dtype), abar[:-1]))
+        variance = beta * (1 - previous) / (1 - abar)
+        tables = {
+            "betas": beta,
+            "alphas_cumprod": abar,
+            "alphas_cumprod_prev": previous,
+            "sqrt_alphas_cumprod": abar.sqrt(),
+            "sqrt_one_minus_alphas_cumprod": (1 - abar).sqrt(),
+            "log_one_minus_alphas_cumprod": (1 - abar).log(),
+            "sqrt_recip_alphas_cumprod": (1 / abar).sqrt(),
+            "sqrt_recipm1_alphas_cumprod": (1 / abar - 1).sqrt(),
+            "posterior_variance": variance,
+            # the variance of the last step (t = 0) is zero
+            "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
+            "posterior_mean_coef1": beta * previous.sqrt() / (1 - abar),
+            "posterior_mean_coef2": (1 - previous) * alpha.sqrt() / (1 - abar),
+            "snr": abar / (1 - abar),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table.float(), persistent=False)
+
+    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(abar_t) and sqrt(1 - abar_t) for t (B,), shaped to broadcast over `like`."""
+        return gather(self.sqrt_alphas_cumprod, t, like), gather(self.sqrt_one_minus_alphas_cumprod, t, like)
+
+    def posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of q(x_{t-1} | x_t, x_0), the latter cut at log 1e-20."""
+        mean = gather(self.posterior_mean_coef1, t, x_t) * x0 + gather(self.posterior_mean_coef2, t, x_t) * x_t
+        return mean, gather(self.posterior_log_variance_clipped, t, x_t)

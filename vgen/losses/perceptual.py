@@ -1,0 +1,142 @@
+"""The VGG19 pyramid loss of FOMM, MRAA and LFDM (Johnson et al. 2016, equation 2, on several scales)."""
+
+import math
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgen.configurable import Configurable
+from vgen.errors import UserError
+from vgen.losses.pyramid import ImagePyramid
+
+VGG19_FILE = "vgg19-dcbb9e9d.pth"
+VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
+# torchvision's `features` up to relu5_1: output channels of each 3x3 convolution, 0 for a max-pooling
+_LAYOUT = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
+# convolutions (counted from 0) after whose ReLU features are taken: relu1_1, 2_1, 3_1, 4_1, 5_1
+_TAPS = (0, 2, 4, 8, 12)
+
+
+class FrozenVGG19(nn.Module):
+    """VGG19 up to relu5_1 with ImageNet weights, 12,944,960 numbers.
+
+    The weights are non-persistent buffers: they follow the module to its device, but belong to no optimiser and no
+    checkpoint.
+
+    Args:
+        weights: File with torchvision's state dict; None looks into torch's hub cache.
+        random_init: Fixed random weights instead of a file. For tests and tiny experiments: such a loss compares
+            random features.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, weights: str | None = None, random_init: bool = False) -> None:
+        super().__init__()
+        state = _random_state() if random_init else _read_state(weights)
+        index = 0
+        self.convolutions = 0
+        for width in _LAYOUT:
+            if width:
+                for name in ("weight", "bias"):
+                    value = state[f"features.{index}.{name}"].float()
+                    self.register_buffer(f"{name}{self.convolutions}", value, persistent=False)
+                self.convolutions += 1
+            index += 2 if width else 1  # a ReLU follows each convolution
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) in [0, 1] -> features after relu1_1, relu2_1, relu3_1, relu4_1, relu5_1."""
+        x = (image - self.mean) / self.std
+        features, done = [], 0
+        for width in _LAYOUT:
+            if not width:
+                x = F.max_pool2d(x, 2)
+                continue
+            x = F.relu(F.conv2d(x, getattr(self, f"weight{done}"), getattr(self, f"bias{done}"), padding=1))
+            if done in _TAPS:
+                features.append(x)
+            done += 1
+        return features
+
+
+def _read_state(weights: str | None) -> dict[str, Tensor]:
+    path = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / VGG19_FILE
+    if not path.is_file():
+        raise UserError(
+            f"VGG19 weights for the perceptual loss are not at {os.fspath(path)}",
+            where="perceptual.weights" if weights else f"torch's hub cache ({VGG19_FILE})",
+            hint=f"download {VGG19_URL} to that place; or use an L1Pyramid, or write out `random_init: true`",
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _random_state() -> dict[str, Tensor]:
+    """He-normal weights from a generator of their own: the same in every run, as no checkpoint stores them."""
+    generator = torch.Generator().manual_seed(19)
+    state, index, inputs = {}, 0, 3
+    for width in _LAYOUT:
+        if width:
+            spread = math.sqrt(2 / (inputs * 9))
+            state[f"features.{index}.weight"] = torch.randn(width, inputs, 3, 3, generator=generator) * spread
+            state[f"features.{index}.bias"] = torch.zeros(width)
+            inputs = width
+        index += 2 if width else 1
+    return state
+
+
+class VGGPyramid(Configurable, nn.Module):
+    """Sum over scales and layers of weight x mean |VGG(prediction) - VGG(target)|.
+
+    Official values: four scales, five layers, weight 10 each. An image side x smallest scale must be at least 16, so
+    that four poolings leave a pixel: 128 pixels with scale 1/8.
+
+    Args:
+        scales: Side of each copy / side of the image.
+        layer_weights: Weight of relu1_1, relu2_1, relu3_1, relu4_1, relu5_1.
+        weights: File with torchvision's VGG19 state dict; None looks into torch's hub cache.
+        random_init: Fixed random weights instead of a file.
+        num_channels: Image channels; one channel is shown to VGG as grey.
+    """
+
+    def __init__(
+        self,
+        scales: tuple[float, ...] = (1, 0.5, 0.25, 0.125),
+        layer_weights: tuple[float, ...] = (10, 10, 10, 10, 10),
+        weights: str | None = None,
+        random_init: bool = False,
+        num_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        if num_channels not in (1, 3):
+            raise UserError(f"VGG19 sees colour or grey images, not {num_channels} channels", where="VGGPyramid")
+        self.layer_weights = tuple(layer_weights)
+        self.pyramid = ImagePyramid(scales, num_channels)
+        self.vgg = FrozenVGG19(weights, random_init)
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """Two (N, C, H, W) in [0, 1] -> scalar; no gradient flows to the target."""
+        smallest = min(prediction.shape[-2:]) * min(self.pyramid.scales)
+        if smallest < 16:
+            raise UserError(
+                f"images of {min(prediction.shape[-2:])} pixels are too small for a VGG pyramid with scale "
+                f"{min(self.pyramid.scales)}: {smallest:g} pixels are left and VGG19 needs 16",
+                where="VGGPyramid.scales",
+                hint="drop the smallest scales, for example scales: [1, 0.5]",
+            )
+        with torch.no_grad():
+            real = [self._features(level) for level in self.pyramid(target)]
+        terms = [
+            weight * (ours - theirs).abs().mean()
+            for level, features in zip(self.pyramid(prediction), real, strict=True)
+            for weight, ours, theirs in zip(self.layer_weights, self._features(level), features, strict=True)
+        ]
+        return torch.stack(terms).sum()
+
+    def _features(self, image: Tensor) -> list[Tensor]:
+        return self.vgg(image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image)

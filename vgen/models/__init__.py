@@ -1,0 +1,8 @@
+"""The model families, one folder each.
+
+Importing this package imports all of them, so that a recipe may name a class without its module.
+"""
+
+from vgen.models import lfdm
+
+__all__ = ["lfdm"]

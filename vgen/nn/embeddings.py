@@ -1,0 +1,100 @@
+"""Embeddings of time and position."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class SinusoidalEmbedding(nn.Module):
+    """[sin(t f_i), cos(t f_i)] with f_i = 10000^(-i/(dim/2 - 1)), i < dim/2.
+
+    Args:
+        dim: Even size of the embedding, at least 4.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, time: Tensor) -> Tensor:
+        """(B,) -> (B, dim), fp32."""
+        half = self.dim // 2
+        index = torch.arange(half, device=time.device, dtype=torch.float32)
+        angle = time.float()[:, None] * torch.exp(index * -(math.log(10000) / (half - 1)))
+        return torch.cat((angle.sin(), angle.cos()), dim=-1)
+
+
+def rotary_angles(frequencies: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The cos and sin of position x frequency, each repeated for its pair: two (length, 2 x len(frequencies)), fp32."""
+    position = torch.arange(length, device=frequencies.device, dtype=torch.float32)
+    angle = torch.outer(position, frequencies.float()).repeat_interleave(2, dim=-1)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates interleaved pairs (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin) (RoFormer).
+
+    Args:
+        x: (..., N, D).
+        cos: (N, R) with R <= D; features beyond R pass unchanged.
+        sin: Like `cos`.
+
+    Returns:
+        Like `x`.
+    """
+    width = cos.shape[-1]
+    turned, rest = x[..., :width], x[..., width:]
+    swapped = torch.stack((-turned[..., 1::2], turned[..., ::2]), dim=-1).flatten(-2)
+    turned = (turned * cos + swapped * sin).to(x.dtype)
+    return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
+
+
+class RotaryEmbedding(nn.Module):
+    """The frequencies 10000^(-2i/dim) of a rotary position embedding, shared by the layers that hold it.
+
+    Args:
+        dim: Even number of features that are rotated.
+    """
+
+    freqs: Tensor
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        frequencies = 10000.0 ** (-torch.arange(0, dim, 2).float() / dim)
+        self.register_buffer("freqs", frequencies, persistent=False)
+
+    def forward(self, length: int) -> tuple[Tensor, Tensor]:
+        """The cos and sin for positions 0..length-1, each (length, dim)."""
+        return rotary_angles(self.freqs, length)
+
+
+class RelativePositionBias(nn.Module):
+    """T5's bucketed relative position bias, bidirectional: half of the buckets for keys after the query.
+
+    Args:
+        heads: Attention heads.
+        num_buckets: Even number of buckets.
+        max_distance: Distance from which on all keys share the last bucket.
+    """
+
+    def __init__(self, heads: int = 8, num_buckets: int = 32, max_distance: int = 128) -> None:
+        super().__init__()
+        self.num_buckets, self.max_distance = num_buckets, max_distance
+        self.relative_attention_bias = nn.Embedding(num_buckets, heads)
+
+    def buckets(self, length: int, device: torch.device) -> Tensor:
+        """(length, length) bucket of each (query, key) pair."""
+        position = torch.arange(length, device=device)
+        behind = position[:, None] - position[None, :]  # query - key
+        side = self.num_buckets // 2
+        exact = side // 2
+        distance = behind.abs()
+        growth = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        far = (exact + (growth * (side - exact)).long()).clamp(max=side - 1)
+        return side * (behind < 0) + torch.where(distance < exact, distance, far)
+
+    def forward(self, length: int) -> Tensor:
+        """Returns (heads, length, length), to be added to the attention logits."""
+        weight = self.relative_attention_bias.weight
+        return self.relative_attention_bias(self.buckets(length, weight.device)).permute(2, 0, 1)

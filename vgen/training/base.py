@@ -1,0 +1,120 @@
+"""Thin LightningModule bases: what every video model has, and the common case of one loss and one optimiser."""
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from vgen.configurable import Configurable
+from vgen.video import ClipSpec, to_float
+from vgen.weights.checkpoint import describe_model
+
+
+class VideoModule(Configurable, LightningModule):
+    """Base of all models: knows its clips, turns bytes into floats on the device, and describes itself in checkpoints.
+
+    Args:
+        clip_spec: Shape, rate and classes of the clips; a recipe fills it in from the data of the same stage.
+
+    Attributes:
+        run_dir: Run directory, when the command line trains or loads the model.
+        stage_name: Name of the recipe's stage that trains it.
+        clips_seen: Training clips seen so far, over all ranks.
+    """
+
+    def __init__(self, clip_spec: ClipSpec) -> None:
+        super().__init__()
+        self.clip_spec = clip_spec
+        self.run_dir: str | None = None
+        self.stage_name: str | None = None
+        self.clips_seen = 0
+        self._description: dict[str, Any] | None = None
+
+    def conditions(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Picks what a clip is generated from out of a batch: here, the condition keys of the data."""
+        return {key: batch[key] for key in self.clip_spec.condition_keys if key in batch}
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Converts uint8 pixels to floats in [-1, 1] on the device."""
+        if isinstance(batch, dict) and batch["video"].dtype == torch.uint8:
+            batch = {**batch, "video": to_float(batch["video"])}
+        return batch
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the clips."""
+        self.clips_seen += batch["video"].shape[0] * self.trainer.world_size
+
+    def setup(self, stage: str) -> None:
+        """Fails early, before any training, where a checkpoint could not describe the model."""
+        if stage == "fit":
+            self.header()
+
+    def header(self) -> dict[str, Any]:
+        """Self-description of the model (see `vgen.weights.checkpoint`)."""
+        if self._description is None:  # once: it hashes the files that the model was built from
+            self._description = describe_model(self, self.clip_spec, self.run_dir)
+        return {**self._description, "stage": self.stage_name, "clips": self.clips_seen}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the self-description."""
+        checkpoint["vgen"] = {**self.header(), "step": int(checkpoint.get("global_step", 0))}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores the count of clips."""
+        self.clips_seen = int(checkpoint.get("vgen", {}).get("clips", 0))
+
+
+class SingleLossModule(VideoModule):
+    """A model with one loss and one optimiser over its trainable parameters.
+
+    Args:
+        clip_spec: See `VideoModule`.
+        optimizer: Optimiser of the trainable parameters.
+        lr_scheduler: Learning-rate schedule; None keeps the rate constant.
+        lr_interval: Unit of the schedule: epochs, as most papers count, or optimiser steps.
+    """
+
+    def __init__(
+        self,
+        clip_spec: ClipSpec,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__(clip_spec)
+        self.optimizer, self.lr_scheduler, self.lr_interval = optimizer, lr_scheduler, lr_interval
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Computes the terms of the loss; `loss` is their weighted sum, which is minimised."""
+        raise NotImplementedError(f"{type(self).__name__} must define loss(batch)")
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """One optimiser over what takes a gradient, and its schedule."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": self.lr_interval},
+        }
+
+    def _log_terms(self, name: str, terms: dict[str, Tensor], batch: dict[str, Any]) -> None:
+        values = {f"{name}/{key}": value.detach() for key, value in terms.items()}
+        self.log_dict(values, batch_size=batch["video"].shape[0], sync_dist=name != "train")
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one batch, logged term by term as `train/<term>`."""
+        terms = self.loss(batch)
+        self._log_terms("train", terms, batch)
+        return terms["loss"]
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """The same loss on held-out clips, as `val/<term>`."""
+        self._log_terms("val", self.loss(batch), batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """The same loss on test clips, as `test/<term>`."""
+        self._log_terms("test", self.loss(batch), batch)

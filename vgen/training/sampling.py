@@ -1,0 +1,94 @@
+"""How models are asked for clips: the checks, defaults and devices that every family shares."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vgen.errors import UserError, did_you_mean
+from vgen.video import ClipSpec
+from vgen.video.image import load_image
+
+
+class SamplesClips:
+    """Mixin of a `VideoModule` that generates clips: gives it `sample`, from its own `generate`."""
+
+    clip_spec: ClipSpec
+    device: torch.device
+    training: bool
+
+    def generate(
+        self, conditions: dict[str, Any], n: int, frames: int, seeds: list[int], options: dict[str, Any]
+    ) -> Tensor:
+        """Generates clips (n, C, T, H, W) in [-1, 1]; see `vgen.video.protocols.Samples`."""
+        raise NotImplementedError(f"{type(self).__name__} must define generate(...)")
+
+    @torch.no_grad()
+    def sample(
+        self,
+        conditions: dict[str, Any] | None = None,
+        n: int = 1,
+        frames: int | None = None,
+        seeds: list[int] | None = None,
+        options: dict[str, Any] | None = None,
+        image: Any = None,
+        label: str | int | list[str] | list[int] | None = None,
+        text: str | list[str] | None = None,
+    ) -> Tensor:
+        """Generates clips; the result of clip i depends on its conditions and `seeds[i]` alone.
+
+        Args:
+            conditions: Conditions in batch form, first dimension n. People use `image`, `label`, `text` instead.
+            n: Number of clips.
+            frames: Frames T of each; default the number that the model was trained with.
+            seeds: One per clip; default 0..n-1.
+            options: Sampler settings that differ from the recipe's (`steps`, `guidance`, `eta`, ...).
+            image: First frame: path, PIL image, array or tensor (see `load_image`), or a list of n of them.
+            label: Class by name or index, or a list of n.
+            text: Free text, or a list of n.
+
+        Returns:
+            (n, C, T, H, W) in [-1, 1].
+
+        Raises:
+            UserError: When a condition is missing or unknown, or the counts differ.
+        """
+        conditions = dict(conditions or {}) | self._inputs(n, image, label, text)
+        seeds = list(range(n)) if seeds is None else list(seeds)
+        if len(seeds) != n:
+            raise UserError(f"{len(seeds)} seeds for {n} clips", "sample(seeds=)")
+        for key, value in conditions.items():
+            if len(value) != n:
+                raise UserError(f"condition {key!r} has {len(value)} entries for {n} clips", "sample(conditions=)")
+        conditions = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in conditions.items()}
+        was_training = self.training
+        self.eval()  # type: ignore[attr-defined]
+        try:
+            return self.generate(conditions, n, frames or self.clip_spec.frames, seeds, dict(options or {}))
+        finally:
+            self.train(was_training)  # type: ignore[attr-defined]
+
+    def _inputs(self, n: int, image: Any, label: Any, text: Any) -> dict[str, Any]:
+        """Turns what a person gives into batch form."""
+        spec, result = self.clip_spec, {}
+        if image is not None:
+            several = isinstance(image, (list, tuple)) or (isinstance(image, Tensor) and image.ndim == 4)
+            pictures = [load_image(one, spec.height, spec.width) for one in (image if several else [image])]
+            result["image"] = torch.stack(pictures if len(pictures) == n else pictures * n)
+        if label is not None:
+            labels = list(label) if isinstance(label, (list, tuple)) else [label] * n
+            indices = [_class_index(one, spec.class_names) for one in labels]
+            result["label"] = torch.tensor(indices)
+            result["text"] = [spec.class_names[index] for index in indices]
+        if text is not None:
+            result["text"] = list(text) if isinstance(text, (list, tuple)) else [text] * n
+        return result
+
+
+def _class_index(label: str | int, names: tuple[str, ...]) -> int:
+    if isinstance(label, str) and label in names:
+        return names.index(label)
+    if isinstance(label, int) and 0 <= label < len(names):
+        return label
+    known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "none: it was trained without labels"
+    raise UserError(f"unknown class {label!r}", "label", did_you_mean(str(label), names) or f"the model knows {known}")

@@ -1,0 +1,285 @@
+"""Reading and writing of video files and frame folders.
+
+A "video" is a file that FFmpeg (through PyAV) decodes, or a folder of numbered pictures. Frames are counted in decode
+order and never by time stamp: AVI files often carry none, and readers that seek by time lose or double frames there.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from vgen.errors import UserError
+from vgen.files import atomic_path
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+Pixels = NDArray[np.uint8]
+
+
+class UnreadableVideo(UserError):
+    """A file or folder that cannot be read as video; `path` is the offender."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str, hint: str | None = None) -> None:
+        self.path, self.reason = str(path), reason
+        super().__init__(f"cannot read video: {reason}", where=str(path), hint=hint)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str | None]]:
+        # Worker processes hand exceptions to the main process by pickling.
+        return type(self), (self.path, self.reason, self.hint)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a video holds.
+
+    Args:
+        frames: Number of frames (pictures in the folder, or packets in the file; nothing but the first is decoded).
+        height: Height in pixels.
+        width: Width in pixels.
+        fps: Frames per second; 0 where nothing says it (frame folders).
+        header_frames: Number of frames that the file's header claims; 0 where it says nothing.
+    """
+
+    frames: int
+    height: int
+    width: int
+    fps: float
+    header_frames: int = 0
+
+
+def natural_key(name: str | os.PathLike[str]) -> tuple[tuple[int, int | str], ...]:
+    """Sorting key under which "img_9" comes before "img_10"."""
+    parts = re.split(r"(\d+)", str(name))
+    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
+
+
+def list_frames(folder: str | os.PathLike[str]) -> list[Path]:
+    """The pictures of a frame folder in natural order; other files (an AVI beside them, Thumbs.db) are passed over."""
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and not e.name.startswith(".")]
+    return [Path(folder, name) for name in sorted(names, key=natural_key)]
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Looks up number, size and rate of frames without decoding more than the first frame.
+
+    Raises:
+        UnreadableVideo: Missing, empty, damaged or no video at all.
+    """
+    path = Path(path)
+    if path.is_dir():
+        pictures = list_frames(path)
+        if not pictures:
+            raise UnreadableVideo(path, "the folder holds no pictures", f"expected {', '.join(IMAGE_SUFFIXES)}")
+        height, width = _read_picture(pictures[0]).shape[:2]
+        return VideoInfo(len(pictures), height, width, 0.0)
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "NONE"
+        shape: tuple[int, ...] | None = None
+        packets = 0
+        for packet in container.demux(stream):
+            packets += bool(packet.size)
+            if shape is None:
+                frame = next(iter(packet.decode()), None)
+                shape = None if frame is None else _to_rgb(frame).shape
+        if shape is None:
+            raise UnreadableVideo(path, "no frame can be decoded", "is the file truncated?")
+        fps = float(stream.average_rate or stream.base_rate or 0)
+        return VideoInfo(packets, shape[0], shape[1], fps, stream.frames)
+
+
+def iter_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
+    """Yields the frames (H, W, 3) uint8 of a video one by one: for videos that do not fit into memory.
+
+    Raises:
+        UnreadableVideo: Missing, empty or damaged file; a damaged tail ends the iteration.
+    """
+    path = Path(path)
+    if path.is_dir():
+        yield from map(_read_picture, list_frames(path))
+    else:
+        yield from map(_to_rgb, _decode(path))
+
+
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """Decodes the whole video and returns how many frames really come out of it (slow: for `vgen data check`)."""
+    path = Path(path)
+    if path.is_dir():
+        return sum(1 for picture in list_frames(path) if _read_picture(picture) is not None)
+    return sum(1 for _ in _decode(path))
+
+
+def read_frames(path: str | os.PathLike[str], indices: Sequence[int] | None = None, missing: int = 1) -> Pixels:
+    """Reads frames of a video file or of a frame folder.
+
+    Args:
+        path: Video file, or folder of pictures (whose name may end in .mp4, as in TaiChi-HD).
+        indices: Frame numbers in decode order, any order, repetitions allowed; None reads all.
+        missing: How many frames at the end may turn out not to exist, and are then replaced by the last one. AVI
+            headers often count one frame too many.
+
+    Returns:
+        (T, H, W, 3) uint8 RGB.
+
+    Raises:
+        UnreadableVideo: Missing, empty or damaged file, pictures of several sizes, or too few frames.
+    """
+    path = Path(path)
+    wanted = None if indices is None else [int(i) for i in indices]
+    if wanted is not None and (not wanted or min(wanted) < 0):
+        raise ValueError(f"frame indices must be a non-empty list of numbers >= 0, got {wanted}")
+    needed = None if wanted is None else set(wanted)
+    frames: dict[int, Pixels] = {}
+    count = 0
+    if path.is_dir():
+        pictures = list_frames(path)
+        count = len(pictures)
+        last = count - 1
+        if needed is not None and last >= 0 and max(needed) > last:
+            needed.add(last)
+        frames = {i: _read_picture(p) for i, p in enumerate(pictures) if needed is None or i in needed}
+    else:
+        stop = None if needed is None else max(needed) + 1
+        previous: av.VideoFrame | None = None
+        for frame in _decode(path, stop):
+            if needed is None or count in needed:
+                frames[count] = _to_rgb(frame)
+            previous, count = frame, count + 1
+        if count and count - 1 not in frames and previous is not None:
+            frames[count - 1] = _to_rgb(previous)
+    if not frames:
+        raise UnreadableVideo(path, "no frame can be decoded", "is the file truncated?")
+    order = list(range(count)) if wanted is None else wanted
+    if max(order) >= count + missing:
+        raise UnreadableVideo(path, f"frame {max(order)} was asked for, but only {count} can be decoded")
+    picked = [frames[min(i, count - 1)] for i in order]
+    if len({frame.shape for frame in picked}) > 1:
+        raise UnreadableVideo(path, f"frames of several sizes: {sorted({f.shape[:2] for f in picked})}")
+    return np.stack(picked)
+
+
+def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: int = 18, upscale_to: int = 256) -> None:
+    """Writes a clip as H.264 (yuv420p, plays in every browser).
+
+    Args:
+        path: Target; appears only when it is complete.
+        video: (C, T, H, W) uint8, C = 1 or 3.
+        fps: Frames per second.
+        crf: H.264 quality, lower is better (18: visually lossless).
+        upscale_to: Small clips are enlarged by the largest whole factor (nearest neighbour) that keeps the longer
+            side within this many pixels. 0: never.
+    """
+    frames = _enlarge(_to_frames(video), upscale_to)
+    encode(path, frames, fps, codec="libx264", options={"crf": str(crf), "preset": "medium"})
+
+
+def write_gif(path: str | os.PathLike[str], video: Tensor, fps: float, upscale_to: int = 256) -> None:
+    """Writes a clip (C, T, H, W) uint8 as an endless animated GIF (256 colours; see `write_video`)."""
+    frames = [Image.fromarray(frame) for frame in _enlarge(_to_frames(video), upscale_to)]
+    # GIF counts in hundredths of a second; below 20 ms viewers fall back to 100 ms.
+    duration = max(20, round(100 / fps) * 10)
+    with atomic_path(Path(path)) as temporary:
+        frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=duration, loop=0)
+
+
+def encode(
+    path: str | os.PathLike[str],
+    frames: Pixels,
+    fps: float,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    codec_tag: str | None = None,
+) -> None:
+    """Encodes frames (T, H, W, 3) uint8 with any of FFmpeg's encoders; odd sizes repeat their last row or column.
+
+    `codec_tag` is the four letters that the header shows, e.g. "XVID" with codec "mpeg4" for UCF-like AVI files.
+    """
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    with atomic_path(Path(path)) as temporary, av.open(str(temporary), "w") as container:
+        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options or {})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        # One thread: the same frames give the same bytes on every machine.
+        stream.codec_context.thread_count = 1
+        if codec_tag is not None:
+            stream.codec_context.codec_tag = codec_tag
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@contextmanager
+def _open(path: Path) -> Iterator["av.container.InputContainer"]:
+    if not path.exists():
+        raise UnreadableVideo(path, "no such file or folder")
+    if path.stat().st_size == 0:
+        raise UnreadableVideo(path, "the file is empty (0 bytes)", "copy or download it again")
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UnreadableVideo(path, "there is no video stream in it")
+            yield container
+    except (av.FFmpegError, OSError) as error:
+        raise UnreadableVideo(path, f"not a video, or damaged ({_short(error)})", "is the file truncated?") from error
+
+
+def _decode(path: Path, stop: int | None = None) -> Iterator["av.VideoFrame"]:
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        # Frame threads cost 18-24 % more CPU per clip, and workers share the cores already.
+        stream.thread_type = "NONE"
+        count = 0
+        try:
+            for frame in container.decode(stream):
+                yield frame
+                count += 1
+                if count == stop:
+                    return
+        except av.FFmpegError:
+            # A damaged tail is no reason to lose what came before it; the caller sees how many frames there were.
+            if count == 0:
+                raise
+
+
+def _to_rgb(frame: "av.VideoFrame") -> Pixels:
+    pixels = cast(Pixels, frame.to_ndarray(format="rgb24"))
+    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store upright video lying, with a rotation note
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+
+
+def _read_picture(path: Path) -> Pixels:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+        raise UnreadableVideo(path, f"damaged picture {path.name}") from error
+
+
+def _short(error: BaseException) -> str:
+    return (getattr(error, "strerror", None) or str(error)).splitlines()[0] or type(error).__name__
+
+
+def _to_frames(video: Tensor) -> Pixels:
+    if video.ndim != 4 or video.shape[0] not in (1, 3) or str(video.dtype) != "torch.uint8":
+        raise ValueError(f"expected (C, T, H, W) uint8 with C 1 or 3, got {tuple(video.shape)} {video.dtype}")
+    frames: Pixels = video.permute(1, 2, 3, 0).cpu().numpy()
+    return np.repeat(frames, 3, axis=3) if frames.shape[3] == 1 else frames
+
+
+def _enlarge(frames: Pixels, upscale_to: int) -> Pixels:
+    factor = max(1, upscale_to // max(frames.shape[1:3]))
+    return frames.repeat(factor, axis=1).repeat(factor, axis=2) if factor > 1 else frames

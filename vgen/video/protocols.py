@@ -1,0 +1,53 @@
+"""What callbacks and commands ask of a model; a model that lacks a protocol is skipped with one line."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+@runtime_checkable
+class Samples(Protocol):
+    """A model that generates clips."""
+
+    def sample(
+        self,
+        conditions: dict[str, Any],
+        n: int,
+        frames: int | None = None,
+        seeds: list[int] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """Generates n clips.
+
+        All noise of clip i is a function of `seeds[i]` and the sampling step, so that batch size, number of ranks
+        and order change nothing.
+
+        Args:
+            conditions: Per-clip conditions (first dimension n), as `VideoModule.conditions` returns them.
+            n: Number of clips.
+            frames: Frames T of each clip; None takes the number the model was trained with.
+            seeds: One seed per clip; None means 0..n-1.
+            options: Sampler settings that differ from the model's own (`steps`, `guidance`, `sampler`, ...).
+
+        Returns:
+            (n, C, T, H, W) in [-1, 1].
+        """
+
+
+@runtime_checkable
+class Streams(Protocol):
+    """A model that generates a video piece by piece."""
+
+    def stream(
+        self, conditions: dict[str, Any], n: int, frames: int, seeds: list[int] | None = None
+    ) -> Iterator[Tensor]:
+        """Yields pieces (n, C, t, H, W) in [-1, 1] whose t add up to `frames`."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model that encodes clips and decodes them again."""
+
+    def reconstruct(self, batch: dict[str, Any]) -> Tensor:
+        """Returns the reconstruction of `batch["video"]`, (B, C, T, H, W) in [-1, 1]."""
