@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,35 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.close(directory)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `path`; on success it is flushed to disk and takes the name.
+
+    What was at `path` before is deleted only after that; a crash or a full disk leaves it as it was.
+
+    Raises:
+        OSError: When the disk is full or the parent folder cannot be written; the temporary folder is removed.
+    """
+    target = Path(path).absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    previous = temporary.with_suffix(".old")
+    try:
+        yield temporary
+        for file in (p for p in temporary.rglob("*") if p.is_file()):
+            with open(file, "rb+") as opened:
+                os.fsync(opened.fileno())
+        os.chmod(temporary, 0o777 & ~_umask())
+        if target.exists():
+            os.replace(target, previous)
+        os.replace(temporary, target)
+    finally:
+        if previous.exists() and not target.exists():
+            os.replace(previous, target)
+        for folder in (temporary, previous):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _umask() -> int:

@@ -1,8 +1,8 @@
 """Small networks of ours with weights from a formula, and what they compute: the content of the golden vectors.
 
 The weights of a module: entry i (row-major) of the tensor named n is sin(0.37 i + crc32(n) mod 997) in fp64, times
-1.7/sqrt(fan-in) for weights of two and more dimensions, times 0.1 otherwise; weights of normalisation layers and running
-variances have 1 added. Inputs are made alike and brought to [0, 1] where they are images.
+1.7/sqrt(fan-in) for weights of two and more dimensions, times 0.1 otherwise; weights of normalisation layers and
+running variances have 1 added. Inputs are made alike and brought to [0, 1] where they are images.
 """
 
 import math
@@ -62,9 +62,9 @@ def small_lfae() -> LFAE:
 def lfdm_lfae(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
     """Flow, reconstruction and equivariance losses."""
     if inputs is None:
-        inputs = {"source": image("source", 2, 3, 32, 32), "video": image("video", 2, 3, 2, 32, 32)}
-        inputs["theta"] = (torch.eye(2, 3, dtype=torch.float64) + 0.05 * wave("theta", (2, 2, 3))).float()
-        inputs["tps"] = (0.005 * wave("tps", (2, 1, 9))).float()
+        inputs = {"source": image("source", 1, 3, 32, 32), "video": image("video", 1, 3, 2, 32, 32)}
+        inputs["theta"] = (torch.eye(2, 3, dtype=torch.float64) + 0.05 * wave("theta", (1, 2, 3))).float()
+        inputs["tps"] = (0.005 * wave("tps", (1, 1, 9))).float()
     network = fill(small_lfae())
     flow, occlusion = network.flow(inputs["source"], inputs["video"])
     transform = RandomTransform(inputs["theta"], inputs["tps"])

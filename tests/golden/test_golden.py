@@ -20,7 +20,9 @@ def test_golden(name):
     assert set(found) == set(expected)
     for key, value in expected.items():
         scale = float(value.abs().max())
-        torch.testing.assert_close(found[key], value, atol=1e-5 + 2e-5 * scale, rtol=0, msg=lambda m, k=key: f"{k}: {m}")
+        torch.testing.assert_close(
+            found[key], value, atol=1e-5 + 2e-5 * scale, rtol=0, msg=lambda m, k=key: f"{k}: {m}"
+        )
 
 
 def test_the_weights_are_those_of_the_recipe():

@@ -26,7 +26,7 @@ class EMA(Callback):
         self.decay, self.warmup, self.every_n_steps = decay, warmup, every_n_steps
         self.shadow: dict[str, Tensor] = {}
         self.updates = 0
-        self._last_step = -1
+        self._last_step = 0  # no update before the first step, also with several batches to a step
         self._raw: list[Tensor] | None = None
 
     @staticmethod

@@ -35,9 +35,8 @@ class Throughput(Callback):
     ) -> None:
         """Logs once in `log_every_n_steps` steps."""
         now = self._batch_end = time.monotonic()
-        # The module's own hook, which counts the clips of this batch, runs after those of the callbacks.
         clips = int(getattr(pl_module, "clips_seen", 0))
-        pl_module.log("clips", float(clips + batch["video"].shape[0] * trainer.world_size), batch_size=1)
+        pl_module.log("clips", float(clips), batch_size=1)
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         elapsed = max(now - self._since, 1e-9)

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from vgen.errors import UserError, did_you_mean
 
 STAGE_KEYS = ("seed_everything", "trainer", "model", "data", "init_from")
-_OPTIONS = ("--config", "--run_dir", "--only", "--resume", "--overwrite", "--stage", "--print_config", "--help")
+_OPTIONS = ("--config", "--run_dir", "--only", "--resume", "--overwrite", "--stage", "--print_config", "--help", "--help_all")
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
 _CONTEXT = re.compile(r"Parser key|Problem with given class_path|Does not validate against|Subtypes:|Errors:|Given value")

@@ -40,7 +40,7 @@ examples
   vgen fit --config lightning_configs/lfdm_mug.yaml --print_config > my.yaml
   vgen sample runs/lfdm_mug --image face.png --label happiness --n 4
 
-help of one command: vgen COMMAND --help; all settings of a recipe: vgen fit --config RECIPE --help
+help of one command: vgen COMMAND --help; all settings of a recipe: vgen fit --config RECIPE --help_all
 exit codes: 0 done, 1 the run failed, 2 a mistake in the command, config or data, 130 interrupted
 """
 FIT_HELP = """usage: vgen {command} --config RECIPE [--config OVERLAY ...] [options]
@@ -52,8 +52,8 @@ FIT_HELP = """usage: vgen {command} --config RECIPE [--config OVERLAY ...] [opti
   --all_stages.KEY=VALUE     override it in every stage, e.g. --all_stages.trainer.precision=bf16-mixed
   --print_config             print the complete configuration and stop
 
-With a recipe, --help lists every setting of its stages; settings of one class:
-  vgen {command} --config RECIPE --stages.STAGE.model.help CLASS
+all settings of a recipe's stages:  vgen {command} --config RECIPE --help_all
+settings of one class:              vgen {command} --config RECIPE --stages.STAGE.model.help CLASS
 """
 _FIT_OPTIONS = """  --only STAGE               train this stage alone
   --resume                   go on where the run stands (also starts a new run)
@@ -95,12 +95,12 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name, rest = arguments[0], arguments[1:]
     if name in TRAINING:
-        if not any(a in ("-c", "--config") or a.startswith("--config=") for a in rest) and {"-h", "--help"} & set(rest):
+        if not rest or {"-h", "--help"} & set(rest):
             print(FIT_HELP.format(command=name, specific=_FIT_OPTIONS if name == "fit" else _OTHER_OPTIONS))
             return 0
         from vgen.cli.run import run_command
 
-        return run_command(name, rest)
+        return run_command(name, ["--help" if a == "--help_all" else a for a in rest])
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}", "vgen", did_you_mean(name, [*TRAINING, *COMMANDS]))
     module = importlib.import_module(f"vgen.cli.commands.{name}")

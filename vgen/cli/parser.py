@@ -39,12 +39,6 @@ def command_parser(line: CommandLine) -> LightningArgumentParser:
     )
     parser.add_argument("-c", "--config", action="config", help="Recipe; further files are stacked on it.")
     parser.add_argument("--run_dir", type=str | None, default=None, help="Folder of the run; default runs/<recipe>.")
-    if line.command == "fit":
-        parser.add_argument("--only", type=str | None, default=None, help="Train this stage alone.")
-        parser.add_argument("--resume", action="store_true", help="Go on where the run directory stands.")
-        parser.add_argument("--overwrite", action="store_true", help="Delete what the run directory holds of the stages.")
-    else:
-        parser.add_argument("--stage", type=str | None, default=None, help="Stage to run; default the last.")
     for name in line.stage_names:
         parser.add_argument(f"--stages.{name}", action=ActionParser(parser=stage_parser()))
     return parser

@@ -27,12 +27,14 @@ class CommandLine:
         stage_names: Stages in training order.
         arguments: Arguments for the parser: configs as JSON text with `all_stages` merged, overrides per stage.
         config_paths: The files that were named.
+        options: What concerns the run and not its configuration: `only`, `resume`, `overwrite`, `stage`.
     """
 
     command: str
     stage_names: list[str]
     arguments: list[str]
     config_paths: list[Path]
+    options: dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
@@ -112,6 +114,7 @@ def read_command_line(command: str, args: list[str]) -> CommandLine:
     Raises:
         UserError: When no recipe is named, or a config names a stage or key that the recipe does not have.
     """
+    args, options = _take_options(command, args)
     paths: list[Path] = []
     slots: list[int] = []
     rewritten: list[str] = []
@@ -140,7 +143,38 @@ def read_command_line(command: str, args: list[str]) -> CommandLine:
     names = [str(name) for name in first]
     for slot, content, path in zip(slots, contents, paths, strict=True):
         rewritten[slot] = json.dumps(_expand(content, names, path))
-    return CommandLine(command, names, _spread_overrides(rewritten, names), paths)
+    for name in names:
+        for part in ("model", "data"):
+            if not any("class_path" in _part(json.loads(rewritten[slot]), name, part) for slot in slots):
+                hint = "is the first --config an overlay? it is stacked behind a recipe"
+                raise UserError(f"stage {name!r} names no {part} class", f"{paths[0]}: stages.{name}.{part}", hint)
+    return CommandLine(command, names, _spread_overrides(rewritten, names), paths, options)
+
+
+def _part(content: dict[str, Any], stage: str, part: str) -> dict[str, Any]:
+    value = content.get("stages", {}).get(stage, {}).get(part)
+    return {"class_path": value} if isinstance(value, str) else value or {}
+
+
+def _take_options(command: str, args: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Takes out the options that are no part of the configuration."""
+    flags = ("resume", "overwrite") if command == "fit" else ()
+    named = ("only",) if command == "fit" else ("stage",)
+    options: dict[str, Any] = {**dict.fromkeys(flags, False), **dict.fromkeys(named)}
+    rest: list[str] = []
+    queue = list(args)
+    while queue:
+        arg = queue.pop(0)
+        name, equals, value = arg.removeprefix("--").partition("=")
+        if arg.startswith("--") and name in flags and not equals:
+            options[name] = True
+        elif arg.startswith("--") and name in named:
+            if not equals and not queue:
+                raise UserError(f"--{name} needs the name of a stage", f"vgen {command}")
+            options[name] = value if equals else queue.pop(0)
+        else:
+            rest.append(arg)
+    return rest, options
 
 
 def _spread_overrides(args: list[str], names: list[str]) -> list[str]:

@@ -140,7 +140,7 @@ def fit(line: CommandLine, config: dict[str, Any]) -> None:
     plan = inherited_plan()
     if plan is None:
         run_dir = run_directory(config, line.config_paths[0])
-        plan = make_plan(config, run_dir, config.pop("only"), config.pop("resume"), config.pop("overwrite"))
+        plan = make_plan(config, run_dir, **line.options)
         plan.publish()
         if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
             write_text(run_dir / "config.yaml", dump({"run_dir": config.get("run_dir"), "stages": config["stages"]}))
@@ -205,7 +205,7 @@ def _end_loggers(trainer: Trainer) -> None:
 def evaluate(line: CommandLine, config: dict[str, Any]) -> None:
     """Runs `validate`, `test` or `predict` of one stage on its checkpoint in the run directory."""
     run_dir = run_directory(config, line.config_paths[0])
-    stage = config.pop("stage") or line.stage_names[-1]
+    stage = line.options["stage"] or line.stage_names[-1]
     if stage not in config["stages"]:
         raise UserError(f"unknown stage {stage!r}", "--stage", did_you_mean(stage, line.stage_names))
     last = run_dir / stage / "checkpoints" / "last.ckpt"

@@ -27,15 +27,18 @@ class LatentCodec(Protocol):
 
 
 class Frozen(nn.Module):
-    """Holds a network that the stage uses but does not train.
+    """Holds a network that the stage uses but does not train: it stays in eval mode and takes no gradient.
 
-    It stays in eval mode, takes no gradient, and has no entry in the state dict of the module that holds it: the
-    stage's checkpoint names its file instead of repeating it.
+    Args:
+        network: The network.
+        stored: Whether the state dict of the module that holds it has its weights. False: it has no entry there, and
+            the stage's checkpoint names the network's file instead of repeating it.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, stored: bool = False) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
+        self.stored = stored
         self._prefix = ""
         self.register_load_state_dict_post_hook(self._forget_missing)
 
@@ -44,7 +47,9 @@ class Frozen(nn.Module):
         return super().train(False)
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
-        """Adds nothing."""
+        """Adds the network's weights only where they are to be stored."""
+        if self.stored:
+            return super().state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
         return {} if destination is None else destination
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -52,15 +57,17 @@ class Frozen(nn.Module):
 
     @staticmethod
     def _forget_missing(module: nn.Module, incompatible: Any) -> None:
-        prefix = module._prefix
-        incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.startswith(prefix)]
+        if not module.stored:
+            prefix = module._prefix
+            incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.startswith(prefix)]
 
 
 def open_codec(source: Handoff | nn.Module | None, where: str) -> Frozen:
     """Opens the frozen first stage.
 
     Args:
-        source: A handoff, or a module that has the `LatentCodec` protocol (built in Python).
+        source: A handoff, or a module that has the `LatentCodec` protocol (built in Python): no file could be named
+            for it, so that the checkpoints of the stage hold its weights as well.
         where: Name of the argument, for the error message.
 
     Raises:
@@ -73,4 +80,4 @@ def open_codec(source: Handoff | nn.Module | None, where: str) -> Frozen:
     network = open_handoff(source) if isinstance(source, Handoff) else source
     if not isinstance(network, LatentCodec):
         raise UserError(f"{type(network).__name__} is no codec: it lacks encode/decode/latent_spec", where)
-    return Frozen(network)
+    return Frozen(network, stored=not isinstance(source, Handoff))

@@ -124,26 +124,24 @@ def find_regions(pictures: Pixels, size: int, frames: int) -> list[Region]:
     grey = pictures.mean(-1, dtype=np.float32)
     scenes = split_scenes(grey)
     starts = [s for a, b in scenes for s in range(a, b - frames + 1, frames)]
+    border = round(width * (1 - _TEST_SHARE))
+    if math.ceil(2 * _ROOM * size) <= width - border:
+        parts = [("train", 0, border, starts), ("test", border, width, starts)]
+    else:
+        # At least one clip stays unused between the two.
+        last = pictures.shape[0] * (1 - _TEST_SHARE)
+        parts = [
+            ("train", 0, width, [s for s in starts if s + frames <= last - frames]),
+            ("test", 0, width, [s for s in starts if s >= last]),
+        ]
     regions = []
     for relative in _WINDOWS:
         side = relative * size
         reach = math.ceil(2 * _ROOM * side)
-        border = round(width * (1 - _TEST_SHARE))
-        if reach <= width - border and reach <= border:
-            parts = [("train", 0, border), ("test", border, width)]
-            when = {"train": starts, "test": starts}
-        else:
-            parts = [("train", 0, width), ("test", 0, width)]
-            # At least one clip stays unused between the two.
-            last = pictures.shape[0] * (1 - _TEST_SHARE)
-            when = {
-                "train": [s for s in starts if s + frames <= last - frames],
-                "test": [s for s in starts if s >= last],
-            }
-        for split, left, right in parts:
+        for split, left, right, times in parts:
             for x in _centres(left, right, reach):
                 for y in _centres(0, height, reach):
-                    for start in when[split]:
+                    for start in times:
                         region = Region(x, y, side, start, split)
                         if _usable(grey, region, frames):
                             regions.append(region)
@@ -183,19 +181,25 @@ def _usable(grey: NDArray[np.float32], region: Region, frames: int) -> bool:
     half = region.side / 2
     rows = slice(round(region.y - half), round(region.y + half))
     columns = slice(round(region.x - half), round(region.x + half))
-    first, last = grey[region.start, rows, columns], grey[region.start + frames - 1, rows, columns]
-    detail = min(float(np.abs(np.diff(first, axis=axis)).mean()) for axis in (0, 1))
-    return detail >= _FLAT and _shift(first, last) <= _DRIFT * region.side
+    clip = grey[region.start : region.start + frames, rows, columns]
+    detail = min(float(np.abs(np.diff(clip[0], axis=axis)).mean()) for axis in (0, 1))
+    limit = _DRIFT * region.side
+    if detail < _FLAT or math.hypot(*_shift(clip[0], clip[-1])) > limit:
+        return False
+    # What moves by more than the window from first to last frame shows up only from frame to frame.
+    steps = [_shift(a, b) for a, b in pairwise(clip)]
+    return math.hypot(*(sum(step) for step in zip(*steps, strict=True))) <= limit
 
 
-def _shift(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Distance in pixels by which a picture moved as a whole (phase correlation)."""
+def _shift(first: NDArray[np.float32], second: NDArray[np.float32]) -> tuple[int, int]:
+    """Pixels (down, right) by which a picture moved as a whole (phase correlation)."""
     window = np.hanning(first.shape[0])[:, None] * np.hanning(first.shape[1])
     spectrum = np.fft.fft2((first - first.mean()) * window) * np.conj(np.fft.fft2((second - second.mean()) * window))
     peak = np.fft.ifft2(spectrum / (np.abs(spectrum) + 1e-6)).real
     at = np.unravel_index(int(peak.argmax()), peak.shape)
-    signed = [min(int(a), n - int(a)) for a, n in zip(at, peak.shape, strict=True)]
-    return math.hypot(*signed)
+    # The second half of the correlation stands for negative shifts.
+    down, right = (int(a) - n * (int(a) > n // 2) for a, n in zip(at, peak.shape, strict=True))
+    return -down, -right
 
 
 def _centres(low: int, high: int, reach: int) -> list[float]:

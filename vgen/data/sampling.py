@@ -165,19 +165,19 @@ class ResumableDataLoader(DataLoader[Any]):
             worker_init_fn=_init_worker,
         )
         self._done = 0  # batches handed out in the current epoch
-        self._resumed, self._resumed_epoch = False, 0
+        self._epoch = sampler.epoch  # the epoch that `_done` counts in
+        self._resumed = False
         self._report: Callable[[list[str]], None] = getattr(dataset, "report", lambda names: None)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator, so that nothing starts before the first batch is asked for: Lightning creates the iterator
         # before it has said which epoch it is in.
-        if not self._resumed and self._done:
-            self.sampler.epoch += 1
+        # An epoch is over when it was iterated here, when all its batches were done before a resume, or when Lightning
+        # has announced a later one (under `limit_train_batches`). The same epoch follows in all three cases.
+        if self._done and (not self._resumed or self._done >= len(self) or self.sampler.epoch > self._epoch):
+            self.sampler.epoch = max(self.sampler.epoch, self._epoch + 1)
             self._done = 0
-        if self._resumed and (self._done >= len(self) or self.sampler.epoch > self._resumed_epoch):
-            self.sampler.epoch = max(self.sampler.epoch, self._resumed_epoch + 1)
-            self._done = 0
-        self._resumed = False
+        self._resumed, self._epoch = False, self.sampler.epoch
         assert self.batch_size is not None
         self.sampler.skip = self._done * self.batch_size
         batches = super().__iter__()
@@ -192,11 +192,11 @@ class ResumableDataLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, int]:
         """Epoch, and batches of it that have been handed out."""
-        return {"epoch": self.sampler.epoch, "batches": self._done}
+        return {"epoch": self._epoch, "batches": self._done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Makes the next iteration go on after the batches that `state` counts."""
-        self.sampler.epoch = self._resumed_epoch = int(state["epoch"])
+        self.sampler.epoch = self._epoch = int(state["epoch"])
         self._done, self._resumed = int(state["batches"]), True
 
 

@@ -1,6 +1,6 @@
 """Thin LightningModule bases: what every video model has, and the common case of one loss and one optimiser."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,10 +20,14 @@ class VideoModule(Configurable, LightningModule):
         clip_spec: Shape, rate and classes of the clips; a recipe fills it in from the data of the same stage.
 
     Attributes:
+        training_only: Constructor arguments that training alone needs, such as losses with pretrained networks: a model
+            that is opened for use (`vgen.load`, a codec) gets None for them, and needs none of their files.
         run_dir: Run directory, when the command line trains or loads the model.
         stage_name: Name of the recipe's stage that trains it.
         clips_seen: Training clips seen so far, over all ranks.
     """
+
+    training_only: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, clip_spec: ClipSpec) -> None:
         super().__init__()
@@ -43,8 +47,8 @@ class VideoModule(Configurable, LightningModule):
             batch = {**batch, "video": to_float(batch["video"])}
         return batch
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Counts the clips."""
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Counts the clips: before the step, so that a checkpoint that is written behind it counts them too."""
         self.clips_seen += batch["video"].shape[0] * self.trainer.world_size
 
     def setup(self, stage: str) -> None:

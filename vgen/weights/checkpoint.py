@@ -7,6 +7,7 @@ build the model again. Everything is read with `weights_only=True`.
 Paths inside a description that begin with `run://` are relative to the run directory or export folder that holds it.
 """
 
+import importlib
 import importlib.util
 import json
 import sys
@@ -85,11 +86,13 @@ def _relative(value: Any, run_dir: str | Path | None) -> Any:
     if not isinstance(value, dict):
         return value
     if {"path", "weights"} <= value.keys() and isinstance(value["path"], str):
-        target = Path(value["path"])
-        digest = value.get("sha256") or (sha256(weights_file(target)) if target.exists() else None)
-        if run_dir is not None and target.is_absolute() and target.is_relative_to(Path(run_dir).absolute()):
-            value = {**value, "path": RUN + target.relative_to(Path(run_dir).absolute()).as_posix()}
-        return {**value, "sha256": digest}
+        target = Path(value["path"]).absolute()
+        if not target.exists():
+            return value
+        root = None if run_dir is None else Path(run_dir).absolute()
+        inside = root is not None and target.is_relative_to(root)
+        path = RUN + target.relative_to(root).as_posix() if inside else str(target)  # type: ignore[arg-type]
+        return {**value, "path": path, "sha256": value.get("sha256") or sha256(weights_file(target))}
     return {key: _relative(item, run_dir) for key, item in value.items()}
 
 
@@ -122,7 +125,9 @@ def weights_file(path: str | Path, stage: str | None = None) -> Path:
     target = Path(path)
     if target.is_file():
         return target
-    if (target / "model.safetensors").is_file() and stage is None:
+    if (target / "model.safetensors").is_file():
+        if stage is not None:
+            raise UserError("an export holds one model, not stages", str(path), "leave out the stage")
         return target / "model.safetensors"
     if (target / "checkpoints" / "last.ckpt").is_file() and stage is None:
         return target / "checkpoints" / "last.ckpt"
@@ -219,6 +224,24 @@ def _check_trust(value: Any, file: Path) -> None:
             _check_trust(item, file)
 
 
+def _for_use(value: Any) -> Any:
+    """Leaves out what the described classes need for training alone (their `training_only`), at any depth."""
+    if isinstance(value, list):
+        return [_for_use(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _for_use(item) for key, item in value.items()}
+    if isinstance(value.get("class_path"), str) and isinstance(value.get("init_args"), dict):
+        module, _, name = value["class_path"].rpartition(".")
+        try:
+            cls = getattr(importlib.import_module(module), name, None)
+        except (ImportError, ValueError):
+            return value  # the parser says what is wrong with the path
+        unused = getattr(cls, "training_only", ())
+        value["init_args"] = {key: None if key in unused else item for key, item in value["init_args"].items()}
+    return value
+
+
 def instantiate(description: dict[str, Any], clip_spec: ClipSpec, where: str) -> nn.Module:
     """Builds a module from `{"class_path", "init_args"}`, with all nested objects.
 
@@ -249,6 +272,7 @@ def build_model(file: ModelFile, weights: WeightsChoice = "auto") -> nn.Module:
     """
     description = {"class_path": file.header["class_path"], "init_args": file.header["init_args"]}
     _check_trust(description, file.path)
+    description = _for_use(description)
     model = instantiate(_absolute(description, file.root), ClipSpec.from_dict(file.header["clip_spec"]), str(file.path))
     load_weights(model, file.weights(weights), str(file.path))
     model.run_dir = str(file.root)  # type: ignore[assignment]

@@ -27,7 +27,7 @@ def damaged(tmp_path):
     (tmp_path / "empty.mp4").touch()
     encode(tmp_path / "whole.avi", noise, 10, "mpeg4", codec_tag="XVID")
     content = (tmp_path / "whole.avi").read_bytes()
-    (tmp_path / "liar.avi").write_bytes(content[: len(content) // 2])
+    (tmp_path / "liar.avi").write_bytes(content[: len(content) * 2 // 3])
     (tmp_path / "whole.avi").unlink()
     from PIL import Image
 

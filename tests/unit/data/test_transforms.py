@@ -74,7 +74,8 @@ def test_colour_jitter_is_pillows():
     red[..., 0] = 255
     turned = ColourJitter(1, 1, 1, 1 / 3)(red, [3])[0, 0, 0]
     assert turned[1] > 250 and turned[0] < 10  # a third of the circle: green
-    assert np.array_equal(ColourJitter(1, 1, 1, -2 / 3)(red, [3])[0, 0, 0], turned)
+    backwards = ColourJitter(1, 1, 1, -2 / 3)(red, [3])[0, 0, 0].astype(int)
+    assert np.abs(backwards - turned).max() <= 8  # the other way round: one of 255 hues apart
 
 
 def test_augmentation_is_the_same_for_all_frames_and_for_the_same_numbers():

@@ -1,6 +1,5 @@
 """The base of all DataModules: index, frame choice, geometry, augmentation and loaders from plain arguments."""
 
-import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,8 +15,6 @@ from vgen.data.splits import Split
 from vgen.data.transforms import Augmentation, Crop, Resize
 from vgen.errors import UserError
 from vgen.video.spec import ClipSpec
-
-_log = logging.getLogger(__name__)
 
 
 class VideoDataModule(LightningDataModule):

@@ -1,6 +1,6 @@
 """LFDM's first stage: the latent flow auto-encoder (LFAE), trained without labels on pairs of frames of one clip."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -24,7 +24,8 @@ class LatentFlowAutoencoder(SingleLossModule):
     Args:
         clip_spec: Clips of two frames for training; longer clips are reconstructed from their first frame.
         network: The networks.
-        image_loss: Distance between prediction and driving frame, both (N, C, H, W) in [0, 1].
+        image_loss: Distance between prediction and driving frame, both (N, C, H, W) in [0, 1]; None in a model that is
+            opened for use, which cannot be trained.
         equivariance_shift: Weight of the loss on region centres.
         equivariance_affine: Weight of the loss on region affine frames.
         transform: The random transform.
@@ -36,11 +37,13 @@ class LatentFlowAutoencoder(SingleLossModule):
         lr_interval: Unit of the schedule.
     """
 
+    training_only: ClassVar[tuple[str, ...]] = ("image_loss",)
+
     def __init__(
         self,
         clip_spec: ClipSpec,
         network: LFAE,
-        image_loss: nn.Module,
+        image_loss: nn.Module | None,
         equivariance_shift: float = 10.0,
         equivariance_affine: float = 10.0,
         transform: TransformConfig = TransformConfig(),  # noqa: B008  (frozen)
@@ -53,7 +56,7 @@ class LatentFlowAutoencoder(SingleLossModule):
         super().__init__(clip_spec, optimizer, lr_scheduler, lr_interval)
         _check_size(clip_spec, network)
         self.network = network
-        self.image_loss = Frozen(image_loss)
+        self.image_loss = None if image_loss is None else Frozen(image_loss)
         self.shift_weight, self.affine_weight = equivariance_shift, equivariance_affine
         self.transform = transform
         self.occlusion_penalty = occlusion_penalty
@@ -80,6 +83,12 @@ class LatentFlowAutoencoder(SingleLossModule):
         Args:
             batch: `video` (B, C, T, H, W) in [-1, 1], T at least 2.
         """
+        if self.image_loss is None:
+            raise UserError(
+                "this auto-encoder was opened for use and has no loss to train with",
+                "image_loss",
+                "train one that a recipe builds, with init_from: {path: <this file>}",
+            )
         pair = (batch["video"] + 1) / 2
         source, driving = pair[:, :, 0], pair[:, :, -1]
         out = self.network(source, driving)

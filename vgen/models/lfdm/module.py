@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from vgen.codecs import open_codec
 from vgen.conditioning import Conditioner, null_mask
 from vgen.diffusion import DDPM, ClipNoise, GaussianDiffusion, Sampler
-from vgen.errors import UserError, did_you_mean
+from vgen.errors import UserError
 from vgen.models.lfdm.autoencoder import LatentFlowAutoencoder
 from vgen.models.lfdm.networks import Unet3D
 from vgen.models.lfdm.target import FlowTarget
 from vgen.training import SamplesClips, SingleLossModule
 from vgen.video import ClipSpec
 from vgen.weights import Handoff
-
-_OWN_OPTIONS = ("guidance", "sampler")
 
 
 class LFDM(SamplesClips, SingleLossModule):
@@ -186,14 +184,10 @@ class LFDM(SamplesClips, SingleLossModule):
         return self.target.inverse(x0)
 
     def _sampling(self, options: dict[str, Any]) -> tuple[Sampler, float]:
-        sampler = options.get("sampler", self.sampler)
-        fields = [name for name in getattr(sampler, "__dataclass_fields__", {})]
-        for name in options:
-            if name not in (*fields, *_OWN_OPTIONS):
-                hint = did_you_mean(name, [*fields, *_OWN_OPTIONS])
-                raise UserError(f"{type(sampler).__name__} has no option {name!r}", "options", hint)
-        changes = {name: value for name, value in options.items() if name in fields}
-        return replace(sampler, **changes), float(options.get("guidance", self.guidance))
+        options = dict(options)
+        sampler: Sampler = options.pop("sampler", self.sampler)
+        scale = float(options.pop("guidance", self.guidance))
+        return sampler.changed(options), scale
 
     @torch.no_grad()
     def reconstruct(self, batch: dict[str, Any]) -> Tensor:

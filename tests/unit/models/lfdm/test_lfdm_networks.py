@@ -288,7 +288,9 @@ def test_split_convolution_is_the_concatenated_one():
     joined = torch.cat((moving, static[:, :, None].expand(-1, -1, 4, -1, -1)), dim=1)
     split, whole = split_conv(conv, moving, static), conv(joined)
     torch.testing.assert_close(split, whole)
-    gradients = [torch.autograd.grad(y.square().sum(), (static, conv.weight), retain_graph=True) for y in (split, whole)]
+    gradients = [
+        torch.autograd.grad(y.square().sum(), (static, conv.weight), retain_graph=True) for y in (split, whole)
+    ]
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
 
@@ -337,6 +339,19 @@ def test_unconditional_unet():
     torch.testing.assert_close(unet.forward_with_guidance(x, t, None, fea, scale=3.0), unet(x, t, None, fea))
     with pytest.raises(ValueError, match="expects a condition"):
         small_unet()(x, t, None, fea)
+
+
+def test_autocast_trains_and_keeps_coordinates_fp32():
+    lfae, unet = small_lfae().train(), small_unet().train()
+    x, t, cond, fea = unet_inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = lfae(torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32))
+        loss = out["prediction"].float().mean() + unet(x, t, cond, fea).float().square().mean()
+    loss.backward()
+    kept = ("shift", "covar", "affine", "heatmap")
+    assert all(out["driving_region_params"][name].dtype == torch.float32 for name in kept)
+    assert out["optical_flow"].dtype == torch.float32
+    assert all(value.grad.isfinite().all() for value in unet.parameters())
 
 
 def test_position_bias_learns():

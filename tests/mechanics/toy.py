@@ -1,0 +1,228 @@
+"""A two-stage family of a few hundred weights, and its data: everything but the size is as in a real family."""
+
+import os
+import signal
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vgen.codecs import open_codec
+from vgen.configurable import Configurable
+from vgen.data.datamodules import VideoDataModule
+from vgen.data.sampling import ClipRequest, clip_rng
+from vgen.training import SamplesClips, SingleLossModule
+from vgen.video import ClipSpec
+from vgen.weights import Handoff
+
+
+class Activation(Configurable, nn.Module):
+    """A network inside a network.
+
+    Args:
+        kind: Which function.
+        slope: Slope of the leaky one.
+    """
+
+    def __init__(self, kind: Literal["relu", "leaky"] = "leaky", slope: float = 0.1) -> None:
+        super().__init__()
+        self.function = nn.ReLU() if kind == "relu" else nn.LeakyReLU(slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class ToyNetwork(Configurable, nn.Module):
+    """Acts on every pixel alone; has a buffer (BatchNorm) and draws random numbers (dropout).
+
+    Args:
+        dim: Width.
+        dropout: Share of dropped features.
+        activation: Non-linearity.
+    """
+
+    def __init__(self, dim: int = 4, dropout: float = 0.1, activation: Activation | None = None) -> None:
+        super().__init__()
+        self.dim = dim
+        self.encoder = nn.Sequential(nn.Conv3d(3, dim, 1), nn.BatchNorm3d(dim), nn.Dropout(dropout))
+        self.activation = activation or Activation()
+        self.decoder = nn.Conv3d(dim, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.activation(self.encoder(x)))
+
+
+class ToyAutoencoder(SingleLossModule):
+    """First stage: a denoising auto-encoder.
+
+    Args:
+        clip_spec: The clips.
+        network: Encoder and decoder.
+        noise: Standard deviation of what is added to the input.
+        optimizer: Optimiser.
+        lr_scheduler: Learning-rate schedule.
+        lr_interval: Unit of the schedule.
+    """
+
+    def __init__(
+        self,
+        clip_spec: ClipSpec,
+        network: ToyNetwork,
+        noise: float = 0.1,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__(clip_spec, optimizer, lr_scheduler, lr_interval)
+        self.network, self.noise = network, noise
+
+    def encode(self, video: Tensor, reference: Tensor | None = None) -> dict[str, Tensor]:
+        return {"z": self.network.encoder(video)}
+
+    def decode(self, latent: dict[str, Tensor]) -> Tensor:
+        return self.network.decoder(self.network.activation(latent["z"]))
+
+    def latent_spec(self, clip_spec: ClipSpec) -> dict[str, tuple[int, ...]]:
+        return {"z": (self.network.dim, clip_spec.frames, clip_spec.height, clip_spec.width)}
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        video = batch["video"]
+        output = self.decode(self.encode(video + self.noise * torch.randn_like(video)))
+        error = (output - video).square().mean()
+        return {"loss": error, "mse": error}
+
+    @torch.no_grad()
+    def reconstruct(self, batch: dict[str, Any]) -> Tensor:
+        return self.decode(self.encode(batch["video"])).clamp(-1, 1)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return self.reconstruct(batch)
+
+
+class ToyDiffusion(SamplesClips, SingleLossModule):
+    """Second stage: predicts noise that was added to the frozen codec's latent.
+
+    Args:
+        clip_spec: The clips.
+        denoiser: Works on the codec's latent, decoded to 3 channels.
+        codec: Trained first stage.
+        optimizer: Optimiser.
+        lr_scheduler: Learning-rate schedule.
+        lr_interval: Unit of the schedule.
+    """
+
+    def __init__(
+        self,
+        clip_spec: ClipSpec,
+        denoiser: ToyNetwork,
+        codec: Handoff | nn.Module | None,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+    ) -> None:
+        super().__init__(clip_spec, optimizer, lr_scheduler, lr_interval)
+        self.denoiser = denoiser
+        self.codec = open_codec(codec, "codec")
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            clean = self.codec.network.decode(self.codec.network.encode(batch["video"]))
+        noise = torch.randn_like(clean)
+        return {"loss": (self.denoiser(clean + noise) - noise).square().mean()}
+
+    def generate(
+        self, conditions: dict[str, Any], n: int, frames: int, seeds: list[int], options: dict[str, Any]
+    ) -> Tensor:
+        shape = (3, frames, self.clip_spec.height, self.clip_spec.width)
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        x = torch.stack(noise).to(self.device)
+        return (x - self.denoiser(x)).clamp(-1, 1)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        return self.sample(self.conditions(batch), len(batch["video"]))
+
+
+class _Clips(Dataset[dict[str, Any]]):
+    """Answers requests with clips that are a pure function of (seed, epoch, position)."""
+
+    def __init__(self, clips: int, frames: int, size: int, seed: int, training: bool) -> None:
+        self.clips, self.shape, self.seed, self.training = clips, (3, frames, size, size), seed, training
+
+    def __len__(self) -> int:
+        return self.clips
+
+    def __getitem__(self, request: ClipRequest) -> dict[str, Any]:
+        epoch, position = request
+        rng = clip_rng(self.seed + (not self.training), epoch if self.training else 0, position)
+        label = position % 2
+        video = torch.from_numpy(rng.integers(0, 256, self.shape, dtype="uint8"))
+        item = {"video": video, "label": label, "text": ("left", "right")[label]}
+        return {**item, "subject": "s", "path": f"clip{position}", "_unreadable": []}
+
+
+class ToyClips(VideoDataModule):
+    """Noise as clips, through the real loaders and samplers.
+
+    Args:
+        root: A folder; nothing is read from it.
+        size: Side of the frames.
+        frames: Frames of a clip.
+        clips: Number of training clips.
+        batch_size: Clips per batch on each rank.
+        num_workers: Reading processes.
+        seed: Decides clips and order.
+    """
+
+    class_names = ("left", "right")
+    fingerprint = "toy"  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        root: str = ".",
+        size: int = 8,
+        frames: int = 2,
+        clips: int = 10,
+        batch_size: int = 2,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(root, size, frames, batch_size=batch_size, num_workers=num_workers, seed=seed)
+        self.clips = clips
+
+    def prepare_data(self) -> None:
+        """There is no index."""
+
+    def dataset(self, split: str) -> _Clips:  # type: ignore[override]
+        training = split == "train"
+        return _Clips(self.clips if training else 4, self.frames, self.size, self.seed, training)
+
+
+class Trap(Callback):
+    """Ends a run where the environment variable TOY_TRAP says: `<stage>:<step>:kill|raise|interrupt[:<rank>]`.
+
+    The step is the number of optimiser steps that are done when the next batch has arrived.
+    """
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        stage, step, how, *rank = os.environ.get("TOY_TRAP", "::").split(":")
+        if stage != pl_module.stage_name or trainer.global_step != int(step):
+            return
+        if rank and trainer.global_rank != int(rank[0]):
+            return
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise KeyboardInterrupt if how == "interrupt" else RuntimeError("the trap")
+
+
+class Witness(Callback):
+    """Keeps what validation hooks see: the first weight of the trained network, at each validation."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, float]] = []
+
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        weight = next(p for p in pl_module.parameters() if p.requires_grad)
+        self.seen.append((trainer.global_step, float(weight.detach().flatten()[0])))
