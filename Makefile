@@ -19,7 +19,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format type parity smoke bench clean
+.PHONY: help setup demo test test-all lint format type parity smoke clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,9 +64,6 @@ parity: setup  ## every vector of PARITY_DIR (or the small ones in tests/golden)
 
 smoke: setup  ## every recipe with its tiny overlay, three steps per stage
 	$(PYTEST) tests/configs
-
-bench: setup  ## step time of every family at the configuration its model card names
-	$(BIN)/python benchmarks/step_time.py
 
 clean:  ## remove .venv, the demo's run and caches (data and other runs stay)
 	rm -rf $(VENV) $(DEMO_RUN) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -58,6 +58,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         for file in (p for p in temporary.rglob("*") if p.is_file()):
             with open(file, "rb+") as opened:
                 os.fsync(opened.fileno())
+            os.chmod(file, 0o666 & ~_umask())  # some writers (safetensors) leave files that only their owner can read
         os.chmod(temporary, 0o777 & ~_umask())
         if target.exists():
             os.replace(target, previous)

@@ -33,7 +33,8 @@ def fit_apart(run_dir, *arguments, recipe=RECIPE, trap=None, seconds=240):
     environment = {k: v for k, v in os.environ.items() if k not in ("VGEN_PLAN", "LOCAL_RANK", "TOY_TRAP")}
     environment |= {"PYTHONPATH": str(REPOSITORY), "WANDB_MODE": "disabled"} | ({"TOY_TRAP": trap} if trap else {})
     line = [sys.executable, "-m", "vgen", *command(run_dir, *arguments, recipe=recipe)]
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=seconds, cwd=Path(run_dir).parent)
+    folder = Path(run_dir).parent
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=seconds, cwd=folder)
 
 
 def checkpoint(run_dir, stage="diffusion", name="last"):

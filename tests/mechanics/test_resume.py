@@ -52,7 +52,8 @@ def test_two_runs_of_one_recipe_are_the_same(finished, tmp_path):
 
 def test_another_seed_is_another_run(finished, tmp_path):
     other = fit(tmp_path / "other", "--all_stages.seed_everything=4", "--only", "autoencoder")
-    assert differences(checkpoint(finished, "autoencoder")["state_dict"], checkpoint(other, "autoencoder")["state_dict"])
+    one, two = (checkpoint(run, "autoencoder")["state_dict"] for run in (finished, other))
+    assert differences(one, two)
 
 
 def test_workers_change_nothing(finished, tmp_path):
@@ -123,6 +124,14 @@ def test_more_steps_go_on_as_if_the_run_had_been_longer(finished, tmp_path):
     assert checkpoint(run, "autoencoder")["global_step"] == 3
     fit(run, "--only", "autoencoder", "--resume")
     assert_same(finished, run, ["autoencoder"])
+
+
+def test_more_epochs_go_on_as_if_the_run_had_been_longer(tmp_path):
+    arguments = ("--all_stages.trainer.max_steps=-1", "--only", "autoencoder")
+    whole = fit(tmp_path / "whole", *arguments, "--all_stages.trainer.max_epochs=2")
+    run = fit(tmp_path / "toy", *arguments, "--all_stages.trainer.max_epochs=1")
+    fit(run, *arguments, "--all_stages.trainer.max_epochs=2", "--resume")
+    assert_same(whole, run, ["autoencoder"])
 
 
 def test_the_last_step_is_always_saved(finished, tmp_path):

@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from vgen.callbacks import EMA
 from vgen.codecs import open_codec
 from vgen.configurable import Configurable
 from vgen.data.datamodules import VideoDataModule
@@ -226,3 +227,29 @@ class Witness(Callback):
     def on_validation_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         weight = next(p for p in pl_module.parameters() if p.requires_grad)
         self.seen.append((trainer.global_step, float(weight.detach().flatten()[0])))
+
+
+class RankRecorder(Callback):
+    """Writes `<stage>/rank<r>.pt` at the end of a training: what this process holds and has seen."""
+
+    def __init__(self) -> None:
+        self.clips: list[str] = []
+        self.draw = 0.0
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.clips += [f"{trainer.current_epoch}:{path}" for path in batch["path"]]
+        with torch.random.fork_rng(devices=[]):
+            self.draw = float(torch.rand(()))
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        average = next((c.shadow for c in trainer.callbacks if isinstance(c, EMA)), {})
+        facts = {
+            "rank": trainer.global_rank,
+            "world_size": trainer.world_size,
+            "pid": os.getpid(),
+            "weights": pl_module.state_dict(),
+            "average": average,
+            "clips": self.clips,
+            "draw": self.draw,
+        }
+        torch.save(facts, os.path.join(trainer.default_root_dir, f"rank{trainer.global_rank}.pt"))

@@ -29,6 +29,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 "free some space and run the same command with --resume; the previous checkpoint is untouched",
             ) from error
 
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Reads one checkpoint.
+
+        Raises:
+            UserError: When it is damaged, or holds objects that could run code.
+        """
+        try:
+            return super().load_checkpoint(path, *args, **kwargs)
+        except Exception as error:  # torch raises half a dozen types for a damaged file
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            hint = "put a copy in its place, or delete it: the stage then starts anew under --resume"
+            raise UserError(f"the checkpoint cannot be read: {reason}", str(path), hint) from error
+
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
     # To an open file, because torch writes the name of a path into the archive: equal contents get equal hashes.
@@ -95,12 +108,15 @@ class Checkpoint(CheckpointBase):
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves once per epoch where no interval is given."""
-        if self.every_n_steps is None and self.every_n_minutes is None and self._saved_step != trainer.global_step:
+        """Saves once per epoch where no interval is given, and always at the end of the last epoch."""
+        due = self.every_n_steps is None and self.every_n_minutes is None
+        # Here and not behind the loop, whose end counts as part of what is done: more epochs can follow exactly.
+        due = due or trainer.current_epoch + 1 == trainer.max_epochs
+        if due and self._saved_step != trainer.global_step:
             self._save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the end of a training that is limited by epochs or time."""
+        """Saves where something else has ended the training."""
         if self._saved_step != trainer.global_step:
             self._save_last(trainer)
 

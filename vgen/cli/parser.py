@@ -8,9 +8,6 @@ from jsonargparse import ActionParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
-import vgen.callbacks
-import vgen.data.datamodules
-import vgen.models
 from vgen import __version__
 from vgen.cli.explain import explain
 from vgen.cli.recipe import CommandLine

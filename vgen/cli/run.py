@@ -23,6 +23,7 @@ from vgen.callbacks.predictions import PredictionWriter
 from vgen.cli.parser import parse, stage_parser
 from vgen.cli.recipe import CommandLine, read_command_line
 from vgen.cli.stages import Plan, inherited_plan, make_plan, resolve_handoffs, run_directory, write_done
+from vgen.data.datamodules import VideoDataModule
 from vgen.errors import UserError, did_you_mean
 from vgen.files import write_text
 from vgen.training import VideoModule
@@ -38,12 +39,20 @@ class StageCLI(LightningCLI):
         config: Plain configuration of the stage.
         stage_dir: Folder of its files.
         command: `fit`, `validate`, `test` or `predict`.
+        fresh: Whether what is in the folder is about to be deleted.
+
+    Attributes:
+        wandb_id: Id of the stage's W&B run, where it has one.
     """
 
     model: VideoModule
+    wandb_id: str | None = None
 
-    def __init__(self, stage: str, config: dict[str, Any], stage_dir: Path, command: str) -> None:
+    def __init__(
+        self, stage: str, config: dict[str, Any], stage_dir: Path, command: str, fresh: bool = False
+    ) -> None:
         self.stage, self.stage_config, self.stage_dir, self.command = stage, config, stage_dir, command
+        self.fresh = fresh
         super().__init__(
             save_config_callback=None, auto_configure_optimizers=False, run=False, load_from_checkpoint_support=False
         )
@@ -121,13 +130,13 @@ class StageCLI(LightningCLI):
         run = self.stage_dir.parent.name
         # One W&B run per stage, the same after a resume: its id is kept beside the checkpoints.
         id_file = self.stage_dir / "wandb_id"
-        if not id_file.is_file() and rank_zero_only.rank == 0:
-            write_text(id_file, f"{run}-{self.stage}-{int(time.time())}")
+        known = id_file.read_text() if id_file.is_file() and not self.fresh else None
+        self.wandb_id = known or f"{run}-{self.stage}-{int(time.time())}"
         defaults = {
             "project": "vgen",
             "name": f"{run}/{self.stage}",
             "group": run,
-            "id": id_file.read_text() if id_file.is_file() else None,
+            "id": self.wandb_id,
             "resume": "allow",
         }
         chosen = {k: given.get(k) if given.get(k) not in (None, "lightning_logs") else v for k, v in defaults.items()}
@@ -141,33 +150,51 @@ def fit(line: CommandLine, config: dict[str, Any]) -> None:
     if plan is None:
         run_dir = run_directory(config, line.config_paths[0])
         plan = make_plan(config, run_dir, **line.options)
+        for stage in plan.pending:
+            _check_data(stage, config["stages"][stage])
         plan.publish()
-        if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
-            write_text(run_dir / "config.yaml", dump({"run_dir": config.get("run_dir"), "stages": config["stages"]}))
     for stage in plan.stages:
         if stage in plan.pending:
-            _fit_stage(plan, stage, config["stages"][stage])
+            _fit_stage(plan, stage, config)
         elif (plan.stage_dir(stage) / "done.json").is_file() and rank_zero_only.rank == 0:
             print(f"[{stage}] already trained ({plan.stage_dir(stage)})", flush=True)
 
 
-def _fit_stage(plan: Plan, stage: str, config: dict[str, Any]) -> None:
-    stage_dir = plan.stage_dir(stage)
+def _check_data(stage: str, config: dict[str, Any]) -> None:
+    """Opens the data of a stage that may be trained hours from now: what is missing is said before the first one."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(VideoDataModule, "data", required=True)
+    try:
+        _ = parser.instantiate_classes(parser.parse_object({"data": config["data"]})).data.clip_spec
+    except UserError as error:
+        raise UserError(error.what, f"{error.where} (stages.{stage}.data)", error.hint) from error
+
+
+def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any]) -> None:
+    stage_dir, config = plan.stage_dir(stage), whole["stages"][stage]
     resolved = resolve_handoffs(config, plan.stages, stage, Path(plan.run_dir))
     going_on = stage in plan.resume
-    cli = StageCLI(stage, resolved, stage_dir, "fit")
+    cli = StageCLI(stage, resolved, stage_dir, "fit", fresh=bool(plan.delete))
     if cli.config_init.get("init_from") is not None and not going_on:
         start: WarmStart = cli.config_init["init_from"]
         names = warm_start(cli.model, start)
         print(f"[{stage}] warm start: {len(names)} tensors from {start.path}", flush=True)
     if rank_zero_only.rank == 0:
+        plan.make_room()
         (stage_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        recipe = {"run_dir": whole.get("run_dir"), "stages": whole["stages"]}
+        write_text(Path(plan.run_dir, "config.yaml"), dump(recipe))
+        if cli.wandb_id is not None:
+            write_text(stage_dir / "wandb_id", cli.wandb_id)
         write_text(stage_dir / "config.yaml", dump({"run_dir": plan.run_dir, "stages": {stage: resolved}}))
     last = stage_dir / "checkpoints" / "last.ckpt"
     trainer, model = cli.trainer, cli.model
-    trainer.fit(model, datamodule=cli.datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(model, datamodule=cli.datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
+    except SystemExit:  # what Lightning makes of Ctrl-C
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise
     trainer.strategy.barrier("vgen: stage trained")
     if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         if not last.is_file():

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class Plan:
         stages: All stages of the recipe in order.
         pending: Stages that are to be trained now.
         resume: Stages whose `last.ckpt` is to be continued.
+        delete: Files and folders that make room (`--overwrite`) once the first stage is known to start.
     """
 
     run_dir: str
     stages: list[str]
     pending: list[str]
     resume: list[str]
+    delete: list[str] = field(default_factory=list)
 
     def stage_dir(self, stage: str) -> Path:
         """Folder of a stage."""
@@ -42,6 +44,13 @@ class Plan:
         self.pending.remove(stage)
         if stage in self.resume:
             self.resume.remove(stage)
+        self.publish()
+
+    def make_room(self) -> None:
+        """Deletes what the new run replaces; late, so that a mistake in a recipe costs no finished run."""
+        for path in map(Path, self.delete):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        self.delete = []
         self.publish()
 
     def publish(self) -> None:
@@ -89,17 +98,20 @@ def make_plan(
             "the run directory is not empty", str(used[0] if used else run_dir), "add --resume to go on, --overwrite to begin anew, or choose another --run_dir"
         )
     if overwrite:
-        _check_handoffs(config, chosen, run_dir)
-        for folder in used:
-            shutil.rmtree(folder)
-        for name in [] if only else _GENERATED:
-            target = run_dir / name
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    pending = [name for name in chosen if not _is_done(run_dir / name, config["stages"][name])]
+        pending, going_on = list(chosen), []
+        delete = [*used, *(run_dir / name for name in ([] if only else _GENERATED) if (run_dir / name).exists())]
+    else:
+        pending = [name for name in chosen if not _is_done(run_dir / name, config["stages"][name])]
+        going_on = [name for name in pending if _last(run_dir, name).is_file()]
+        delete = []
+        _check_inputs(config, chosen, pending, run_dir)
     _check_handoffs(config, pending, run_dir)
     _check_processes(config, pending)
-    going_on = [name for name in pending if (run_dir / name / "checkpoints" / "last.ckpt").is_file()]
-    return Plan(str(run_dir), stages, pending, going_on)
+    return Plan(str(run_dir), stages, pending, going_on, [str(path) for path in delete])
+
+
+def _last(run_dir: Path, stage: str) -> Path:
+    return run_dir / stage / "checkpoints" / "last.ckpt"
 
 
 def _stage_hash(stage_config: dict[str, Any], keys: tuple[str, ...]) -> str:
@@ -128,6 +140,7 @@ def write_done(stage_dir: Path, stage_config: dict[str, Any], step: int, clips: 
         "best": "checkpoints/best.ckpt" if best.is_file() else None,
         "sha256": sha256(last),
         "stopping": _stage_hash(stage_config, _STOPPING),
+        "inputs": {v: sha256(_handoff_file(v, stage_dir.parent)) for _, v in _handoffs(stage_config)},
     }
     write_json(stage_dir / "done.json", facts)
 
@@ -170,6 +183,31 @@ def _handoffs(value: Any, key: str = "") -> list[tuple[str, str]]:
     if isinstance(value, list):
         return [found for i, v in enumerate(value) for found in _handoffs(v, f"{key}[{i}]")]
     return [(key, value)] if isinstance(value, str) and value.startswith(STAGE) else []
+
+
+def _handoff_file(value: str, run_dir: Path) -> Path:
+    source, _, which = value.removeprefix(STAGE).partition("/")
+    return run_dir / source / "checkpoints" / f"{which}.ckpt"
+
+
+def _check_inputs(config: dict[str, Any], chosen: list[str], pending: list[str], run_dir: Path) -> None:
+    """Refuses to go on with a stage whose first stage is another one now: it would fit neither."""
+    for stage in chosen:
+        if not _last(run_dir, stage).is_file():
+            continue
+        record = run_dir / stage / "done.json"
+        inputs = json.loads(record.read_text()).get("inputs", {}) if record.is_file() else {}
+        for _, value in _handoffs(config["stages"][stage]):
+            source = value.removeprefix(STAGE).partition("/")[0]
+            file = _handoff_file(value, run_dir)
+            if source in pending:
+                what = f"stage {stage!r} was trained on stage {source!r}, which is to be trained further"
+                first = f"--resume --only {source}, then "
+            elif value in inputs and file.is_file() and sha256(file) != inputs[value]:
+                what, first = f"stage {stage!r} was trained on another {source!r} than there is now", ""
+            else:
+                continue
+            raise UserError(what, str(run_dir / stage), f"{first}--overwrite --only {stage}; or another --run_dir")
 
 
 def _check_handoffs(config: dict[str, Any], pending: list[str], run_dir: Path) -> None:

@@ -1,5 +1,6 @@
 """First stages of latent models."""
 
-from vgen.codecs.base import Frozen, Latent, LatentCodec, open_codec
+from vgen.codecs.base import Companion, Frozen, Latent, LatentCodec, open_codec
+from vgen.codecs.cache import LatentCache
 
-__all__ = ["Frozen", "Latent", "LatentCodec", "open_codec"]
+__all__ = ["Companion", "Frozen", "Latent", "LatentCache", "LatentCodec", "open_codec"]

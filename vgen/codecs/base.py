@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from vgen.errors import UserError
@@ -60,6 +61,32 @@ class Frozen(nn.Module):
         if not module.stored:
             prefix = module._prefix
             incompatible.missing_keys[:] = [key for key in incompatible.missing_keys if not key.startswith(prefix)]
+
+
+class Companion:
+    """A trained network that only sampling needs, opened when it is first asked for (a super-resolution stage, say).
+
+    It is no submodule: training neither loads nor moves it, and checkpoints name its file alone.
+
+    Args:
+        source: The handoff.
+    """
+
+    def __init__(self, source: Handoff) -> None:
+        self.source = source
+        self._network: nn.Module | None = None
+
+    def open(self, device: torch.device | str = "cpu") -> nn.Module:
+        """The network, frozen, on the device; read from its file the first time.
+
+        Raises:
+            UserError: When the file is missing or has changed since the model was trained.
+        """
+        from vgen.weights.checkpoint import open_handoff
+
+        if self._network is None:
+            self._network = open_handoff(self.source).eval().requires_grad_(False)
+        return self._network.to(device)
 
 
 def open_codec(source: Handoff | nn.Module | None, where: str) -> Frozen:

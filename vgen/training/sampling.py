@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vgen.errors import UserError, did_you_mean
+from vgen.conditioning import label_indices
+from vgen.errors import UserError
 from vgen.video import ClipSpec
 from vgen.video.image import load_image
 
@@ -70,25 +71,15 @@ class SamplesClips:
 
     def _inputs(self, n: int, image: Any, label: Any, text: Any) -> dict[str, Any]:
         """Turns what a person gives into batch form."""
-        spec, result = self.clip_spec, {}
+        spec = self.clip_spec
+        result: dict[str, Any] = {}
         if image is not None:
             several = isinstance(image, (list, tuple)) or (isinstance(image, Tensor) and image.ndim == 4)
             pictures = [load_image(one, spec.height, spec.width) for one in (image if several else [image])]
             result["image"] = torch.stack(pictures if len(pictures) == n else pictures * n)
         if label is not None:
-            labels = list(label) if isinstance(label, (list, tuple)) else [label] * n
-            indices = [_class_index(one, spec.class_names) for one in labels]
-            result["label"] = torch.tensor(indices)
-            result["text"] = [spec.class_names[index] for index in indices]
+            result["label"] = label_indices(label, spec.class_names, n)
+            result["text"] = [spec.class_names[index] if index >= 0 else None for index in result["label"].tolist()]
         if text is not None:
             result["text"] = list(text) if isinstance(text, (list, tuple)) else [text] * n
         return result
-
-
-def _class_index(label: str | int, names: tuple[str, ...]) -> int:
-    if isinstance(label, str) and label in names:
-        return names.index(label)
-    if isinstance(label, int) and 0 <= label < len(names):
-        return label
-    known = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") or "none: it was trained without labels"
-    raise UserError(f"unknown class {label!r}", "label", did_you_mean(str(label), names) or f"the model knows {known}")

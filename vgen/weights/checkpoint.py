@@ -10,6 +10,7 @@ Paths inside a description that begin with `run://` are relative to the run dire
 import importlib
 import importlib.util
 import json
+import re
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from vgen.weights.handoff import Handoff, WarmStart
 FORMAT = 1  # raised when a reader of an older vgen could not understand the file
 RUN = "run://"
 WeightsChoice = Literal["auto", "raw", "ema"]
+# Lines of jsonargparse that only say in which union or key something is wrong.
+_WRAPPING = re.compile(r'Does not validate|Subtypes:|Errors:|Given value|Problem with given class_path|Parser key "[^"]*":$')
 _TRUSTED_PACKAGES = ("vgen", "torch", "diffusers", "transformers")
 
 
@@ -196,8 +199,10 @@ def _read_export(file: Path) -> ModelFile:
         state = load_file(file)
         averaged = file.parent / "ema.safetensors"
         ema = load_file(averaged) if averaged.is_file() else None
-    except (json.JSONDecodeError, SafetensorError) as error:
+    except (ValueError, OSError, SafetensorError) as error:
         raise UserError(f"damaged export: {error}", str(file.parent)) from error
+    if not isinstance(header, dict):
+        raise UserError("damaged export: config.json holds no mapping", str(config))
     _check_format(header, config)
     return ModelFile(file, file.parent, header, state, ema)
 
@@ -205,6 +210,12 @@ def _read_export(file: Path) -> ModelFile:
 def _check_format(header: dict[str, Any], file: Path) -> None:
     if header.get("format", 0) > FORMAT:
         raise UserError(f"written by a later vgen (format {header['format']})", str(file), "upgrade vgen")
+    if lost := [key for key in ("class_path", "init_args", "clip_spec") if key not in header]:
+        raise UserError(f"the self-description lacks {', '.join(lost)}", str(file), "was it changed by hand?")
+    try:
+        ClipSpec.from_dict(header["clip_spec"])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the self-description is damaged: {error}", str(file)) from error
 
 
 def _check_trust(value: Any, file: Path) -> None:
@@ -260,8 +271,15 @@ def instantiate(description: dict[str, Any], clip_spec: ClipSpec, where: str) ->
     except UserError:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot build {description['class_path']}: {first}", where) from error
+        # The parser wraps what a constructor raised, in several layers where the argument is a union of types.
+        chain: list[BaseException] = [error]
+        while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None:
+            chain.append(inner)
+        if (mistake := next((e for e in chain if isinstance(e, UserError)), None)) is not None:
+            raise mistake from error
+        lines = [line.strip(" -") for e in chain for line in str(e).splitlines() if line.strip(" -")]
+        telling = [line for line in lines if not _WRAPPING.match(line)] or [type(error).__name__]
+        raise UserError(f"cannot build {description['class_path']}: {telling[0][:200]}", where) from error
 
 
 def build_model(file: ModelFile, weights: WeightsChoice = "auto") -> nn.Module:

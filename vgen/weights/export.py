@@ -40,10 +40,6 @@ class Export:
     ema: Mapping[str, Tensor] | None = field(repr=False, default=None)
     parts: dict[str, "Export"] = field(default_factory=dict)
 
-    def parameters(self) -> int:
-        """Numbers in the raw weights, buffers included, without the parts."""
-        return sum(value.numel() for value in self.state.values())
-
 
 def bundle(file: ModelFile) -> Export:
     """Gathers a model and, at any depth, what its handoffs name.

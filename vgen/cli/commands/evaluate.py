@@ -184,7 +184,7 @@ def _data(args: argparse.Namespace, trained: Trained) -> "VideoDataModule":
         "repeats": 1,
     }
     data = open_data(trained.file, args.data_root, plain)
-    data = open_data(trained.file, args.data_root, {**plain, "sampling": data.eval_sampling})
+    data.sampling = data.eval_sampling
     names = data.clip_spec.class_names
     if not names:
         raise UserError("the data has no classes, which this evaluation asks for", str(data.root))

@@ -132,6 +132,16 @@ class VideoDataModule(LightningDataModule):
             self._datasets[split] = self._make_dataset(split)
         return self._datasets[split]
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether a training clip is the same in every epoch: no random frames and no augmentation."""
+        return self.augmentation == "none" and self.sampling in ("uniform", "first")
+
+    def ordered_train_dataloader(self) -> DataLoader[Any]:
+        """The training clips once, in their order, on every rank: for caches and statistics."""
+        dataset = self.dataset("train")
+        return self._loader(dataset, ResumableSampler(len(dataset), 1, False, self.seed), self.batch_size, drop_last=False)
+
     # Lightning ------------------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:

@@ -1,20 +1,21 @@
 """LFDM's second stage: diffusion over sequences of latent flow, conditioned on an image and a class (section 3.2)."""
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from vgen.codecs import open_codec
+from vgen.codecs import Latent, LatentCache, open_codec
 from vgen.conditioning import Conditioner, null_mask
 from vgen.diffusion import DDPM, ClipNoise, GaussianDiffusion, Sampler
 from vgen.errors import UserError
-from vgen.models.lfdm.autoencoder import LatentFlowAutoencoder
+from vgen.models.lfdm.autoencoder_module import LatentFlowAutoencoder
 from vgen.models.lfdm.networks import Unet3D
 from vgen.models.lfdm.target import FlowTarget
 from vgen.training import SamplesClips, SingleLossModule
@@ -39,6 +40,7 @@ class LFDM(SamplesClips, SingleLossModule):
         target: Absolute sampling coordinates as published, or residual to the identity grid.
         standardise: Standardise the target's channels and z0 by statistics of the training set.
         statistics_batches: Training batches that the statistics are computed from, on each rank.
+        cache_latents: Encode the training set once, at the start; for clips that are the same in every epoch.
         null_probability: Share of training clips whose condition is dropped, for classifier-free guidance.
         guidance: Guidance scale of sampling; 1 is none.
         optimizer: Optimiser of the denoiser (and of a learned condition embedding).
@@ -57,6 +59,7 @@ class LFDM(SamplesClips, SingleLossModule):
         target: Literal["absolute", "residual"] = "absolute",
         standardise: bool = False,
         statistics_batches: int = 16,
+        cache_latents: bool = False,
         null_probability: float = 0.1,
         guidance: float = 1.0,
         optimizer: OptimizerCallable = torch.optim.Adam,
@@ -72,6 +75,8 @@ class LFDM(SamplesClips, SingleLossModule):
         self.sampler = sampler
         self.target = FlowTarget(target, standardise)
         self.statistics_batches = statistics_batches
+        self.cache_latents = cache_latents
+        self._cache: LatentCache | None = None
         self.null_probability, self.guidance = null_probability, guidance
         self._check()
 
@@ -110,23 +115,48 @@ class LFDM(SamplesClips, SingleLossModule):
     # Training -------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Opens the text model while an error is cheap, and computes the target's statistics where they are wanted."""
+        """Opens the text model while an error is cheap; caches latents and computes statistics where they are wanted."""
         self.conditioner.materialize()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if self.cache_latents:
+            self._cache = self._open_cache(data)
         if self.target.standardise and not self.target.fitted:
-            loader = self.trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
-            self.target.fit(self._latents(islice(loader, self.statistics_batches)))
+            batches = islice(data.train_dataloader(), self.statistics_batches)
+            self.target.fit(self._latents(self._on_device(batch)) for batch in batches)
             for name in ("mean", "std", "low", "high", "feature_std"):
                 buffer = getattr(self.target, name)
                 ranks = self.all_gather(buffer).reshape(-1, *buffer.shape)
                 buffer.copy_({"low": ranks.amin(0), "high": ranks.amax(0)}.get(name, ranks.mean(0)))
 
+    def _open_cache(self, data: Any) -> LatentCache:
+        if not data.repeatable:
+            raise UserError(
+                "latents can be cached only where a training clip is the same in every epoch",
+                "cache_latents",
+                "set augmentation: none and sampling: uniform, or cache_latents: false",
+            )
+        key = {"data": data.fingerprint, "clips": self.clip_spec.to_dict(), "sampling": data.sampling}
+        key["codec"] = self.header()["init_args"]["codec"]
+        cache = LatentCache(Path(self.trainer.default_root_dir) / "latents.safetensors", key)
+        if self.trainer.is_global_zero and not cache.open():
+            rank_zero_info("caching the latents of the training set")
+            cache.build(data.ordered_train_dataloader(), lambda batch: self._latents(self._on_device(batch)))
+        self.trainer.strategy.barrier("vgen: latents cached")
+        cache.open()
+        return cache
+
+    def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
+        moved: dict[str, Any] = self.transfer_batch_to_device(batch, self.device, 0)
+        return self.on_after_batch_transfer(moved, 0)
+
     @torch.no_grad()
-    def _latents(self, batches: Iterator[dict[str, Any]]) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for batch in batches:
-            moved = self.transfer_batch_to_device(batch, self.device, 0)
-            video = self.on_after_batch_transfer(moved, 0)["video"]
-            latent = self.autoencoder.encode(video)
-            yield latent["flow"], latent["occlusion"], self.autoencoder.features(video[:, :, 0])
+    def _latents(self, batch: dict[str, Any]) -> Latent:
+        """Flow, occlusion and z0 of a batch, from the cache where there is one."""
+        if self._cache is not None and self.training:
+            return self._cache(batch["path"], self.device)
+        latent = self.autoencoder.encode(batch["video"])
+        features = self.autoencoder.features(batch["video"][:, :, 0])
+        return {"flow": latent["flow"], "occlusion": latent["occlusion"], "features": features}
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Distance between the denoiser's output and its target, at a uniformly drawn step (equation 4).
@@ -135,10 +165,9 @@ class LFDM(SamplesClips, SingleLossModule):
             batch: `video` (B, C, T, H, W) in [-1, 1], whose first frame is the reference, and the conditions.
         """
         conditions = self.conditions(batch)
-        with torch.no_grad():
-            latent = self.autoencoder.encode(batch["video"])
-            features = self.target.scale_features(self.autoencoder.features(conditions["image"]))
-            x0 = self.target(latent["flow"], latent["occlusion"])
+        latent = self._latents(batch)
+        features = self.target.scale_features(latent["features"])
+        x0 = self.target(latent["flow"], latent["occlusion"])
         n = len(x0)
         t = torch.randint(self.diffusion.steps, (n,), device=x0.device)
         noise = torch.randn_like(x0)

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vgen.codecs import Latent
 from vgen.nn.warp import coordinate_grid
 
 _SMALLEST_STD = 0.02  # a channel that hardly varies (saturated occlusion) must not be blown up
@@ -67,11 +68,12 @@ class FlowTarget(nn.Module):
         return features / self.feature_std if self.standardise else features
 
     @torch.no_grad()
-    def fit(self, batches: Iterable[tuple[Tensor, Tensor, Tensor]]) -> None:
-        """Computes the statistics from (flow, occlusion, z0) of training batches, in fp64."""
+    def fit(self, batches: Iterable[Latent]) -> None:
+        """Computes the statistics from `flow`, `occlusion` and `features` (z0) of training batches, in fp64."""
         count, total, square, low, high, power, values = 0, 0.0, 0.0, None, None, 0.0, 0
-        for flow, occlusion, features in batches:
-            raw = self._raw(flow, occlusion).transpose(0, 1).flatten(1).double()
+        for latent in batches:
+            features = latent["features"]
+            raw = self._raw(latent["flow"], latent["occlusion"]).transpose(0, 1).flatten(1).double()
             count += raw.shape[1]
             total, square = total + raw.sum(1), square + raw.square().sum(1)
             low = raw.amin(1) if low is None else torch.minimum(low, raw.amin(1))

@@ -1,0 +1,108 @@
+"""`vgen convert`: turn official checkpoint files into an export that `vgen.load` opens.
+
+Nothing in a file is run: one that holds more than tensors and plain containers is refused. A family takes part by a
+module `vgen/models/<family>/convert.py` with a function `convert(preset, class_names, fps, ...)`, whose further
+arguments become options, and a table `DATA` of the DataModule of each preset.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from vgen.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+_FROM_DATA = {"class_names", "fps"}
+_REQUIRED = ("--preset", "--out")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the command's arguments; those of a family come from its own function."""
+    parser.add_argument("family", metavar="FAMILY", help=f"{', '.join(families())}")
+    parser.add_argument("options", nargs=argparse.REMAINDER, metavar="...", help="see `vgen convert FAMILY --help`")
+
+
+def families() -> list[str]:
+    """The families that official files can be converted for."""
+    import vgen
+
+    folder = Path(vgen.__file__).parent / "models"
+    return sorted(path.parent.name for path in folder.glob("*/convert.py"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and writes the export.
+
+    Raises:
+        UserError: No such family, wrong options, or files that are not what they should be.
+    """
+    known = families()
+    if args.family not in known:
+        hint = did_you_mean(args.family, known) or f"there: {', '.join(known)}"
+        raise UserError(f"no official files can be converted for family {args.family!r}", "vgen convert", hint)
+    module = importlib.import_module(f"vgen.models.{args.family}.convert")
+    given = _parse(module, args.family, args.options)
+    out, overwrite = Path(given.pop("out")), given.pop("overwrite")
+    return _write(module, given, out, overwrite)
+
+
+def _parser(module: ModuleType, family: str) -> "ArgumentParser":
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"vgen convert {family}", description=module.__doc__, exit_on_error=False)
+    parser.add_function_arguments(module.convert, skip=_FROM_DATA)
+    parser.add_argument("--out", type=str, required=True, help="folder to make")
+    parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
+    return parser
+
+
+def _parse(module: ModuleType, family: str, options: list[str]) -> dict[str, Any]:
+    parser = _parser(module, family)
+    actions = [action for action in parser._actions if action.option_strings]
+    names = [name for action in actions for name in action.option_strings]
+    used = [text.partition("=")[0] for text in options if text.startswith("-")]
+    for option in used:
+        if option not in names:
+            raise UserError(f"unknown option {option}", f"vgen convert {family}", did_you_mean(option, names))
+    needed = [name for name in _REQUIRED if name not in used]
+    if needed and not {"-h", "--help"} & set(used):
+        raise UserError(f"{' and '.join(needed)} is needed", f"vgen convert {family}", "see --help")
+    try:
+        parsed = parser.parse_args(options)
+    except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
+        from vgen.cli.explain import explain
+
+        raise explain(str(error), f"vgen convert {family}") from error
+    return dict(parsed.as_dict())
+
+
+def _write(module: ModuleType, given: dict[str, Any], out: Path, overwrite: bool) -> int:
+    import json
+
+    from vgen.callbacks.provenance import parameter_table
+    from vgen.cli.model_card import model_card
+    from vgen.cli.trained import model_inputs
+    from vgen.data import datamodules
+    from vgen.files import atomic_folder
+    from vgen.video import Samples
+    from vgen.weights.checkpoint import build_model, read_model_file
+    from vgen.weights.export import check_target, write_export
+
+    check_target(out, overwrite)
+    data = getattr(datamodules, module.DATA[given["preset"]])
+    export, lines = module.convert(**given, class_names=tuple(data.class_names), fps=float(data.own_fps))
+    print("\n".join(lines), flush=True)
+    with atomic_folder(out) as folder:
+        write_export(export, folder)
+        model = build_model(read_model_file(folder))  # what has been written can be read
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        parameters = {str(name): int(count) for name, count in parameter_table(model)}
+        inputs = model_inputs(model) if isinstance(model, Samples) else set()
+        (folder / "README.md").write_text(model_card(out.name, config, parameters, inputs), encoding="utf-8")
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    print(f"{out}: {type(model).__name__}, {size / 1e6:.1f} MB; vgen.load({str(out)!r}) opens it")
+    return 0
