@@ -34,10 +34,10 @@ $(STAMP): pyproject.toml constraints.txt
 setup: $(STAMP)  ## make .venv with the vgen command and everything it needs
 
 demo: setup  ## train both LFDM stages on drawn clips, sample videos, write the report (10 minutes on 2 cores)
-	@test -d $(DEMO_DATA) || $(BIN)/vgen data make-fake mug --out $(DEMO_DATA)
+	@test -f $(DEMO_DATA)/landmarks.json || $(BIN)/vgen data make-fake mug --out $(DEMO_DATA) --processes 2
 	$(BIN)/vgen fit $(DEMO_CONFIG) --run_dir $(DEMO_RUN) --resume
-	$(BIN)/vgen sample $(DEMO_RUN)
-	$(BIN)/vgen evaluate $(DEMO_RUN)
+	$(BIN)/vgen sample $(DEMO_RUN) --gif
+	$(BIN)/vgen evaluate $(DEMO_RUN) --classifier-steps 150
 	$(BIN)/vgen report $(DEMO_RUN)
 
 test: setup  ## lint, then all tests that fit into 15 minutes on 2 cores

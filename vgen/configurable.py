@@ -41,9 +41,9 @@ class _Unrecorded:
 def describe(value: Any) -> Any:
     """Describes a constructor argument as plain data (see the module docstring).
 
-    Classes and partials (optimisers, schedulers) become `{"class_path", "init_args"}`, and so do dataclasses with an abstract base; other
-    dataclasses become dicts.
-    What cannot be described becomes a marker that `require_described` refuses.
+    Classes and partials (optimisers, schedulers) become `{"class_path", "init_args"}`, and so do dataclasses with an
+    abstract base; other dataclasses become dicts. What cannot be described becomes a marker that `require_described`
+    refuses.
     """
     if isinstance(value, Enum):
         return describe(value.value)
@@ -112,6 +112,9 @@ class Configurable:
                 bound = signature.bind(self, *args, **kwargs)
                 bound.apply_defaults()
                 given = dict(list(bound.arguments.items())[1:])
+                for name, parameter in signature.parameters.items():
+                    if parameter.kind is parameter.VAR_KEYWORD:  # a subclass in somebody's script that passes on
+                        given |= given.pop(name)
                 # Not through setattr: torch modules have no attribute storage before their own constructor ran.
                 self.__dict__["configuration"] = {key: describe(value) for key, value in given.items()}
             original(self, *args, **kwargs)

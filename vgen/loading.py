@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import vgen.models
 from vgen.errors import UserError
 from vgen.weights.checkpoint import WeightsChoice, build_model, read_model_file
 

@@ -60,7 +60,8 @@ def _umask():
 
 
 def test_the_first_stage_alone(tiny_run, tmp_path):
-    assert export(tiny_run, tmp_path / "out", "--stage", "autoencoder", "--license", "cc-by-4.0", "--name", "Faces") == 0
+    options = ["--stage", "autoencoder", "--license", "cc-by-4.0", "--name", "Faces"]
+    assert export(tiny_run, tmp_path / "out", *options) == 0
     video = torch.linspace(-1, 1, 3 * 4 * 32 * 32).reshape(1, 3, 4, 32, 32)
     ours, theirs = vgen.load(tmp_path / "out"), vgen.load(tiny_run, stage="autoencoder")
     assert torch.equal(ours.reconstruct({"video": video}), theirs.reconstruct({"video": video}))

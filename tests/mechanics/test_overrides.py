@@ -75,6 +75,16 @@ stages: {diffusion: {trainer: {callbacks+: [{class_path: tests.mechanics.toy.Wit
     assert callbacks(configuration(run), "diffusion")[-2:] == ["LearningRateMonitor", "Witness"]
 
 
+def test_what_all_stages_append_joins_a_list_of_the_same_file(tmp_path):
+    text = """
+all_stages: {trainer: {callbacks+: [{class_path: LearningRateMonitor}]}}
+stages: {diffusion: {trainer: {callbacks: [{class_path: tests.mechanics.toy.Witness}]}}}
+"""
+    run = fit(tmp_path / "toy", SHORT, *overlay(tmp_path, text))
+    assert callbacks(configuration(run), "diffusion") == ["Witness", "LearningRateMonitor"]
+    assert callbacks(configuration(run), "autoencoder") == ["Checkpoint", "EMA", "Trap", "LearningRateMonitor"]
+
+
 def test_two_overlays_both_append(tmp_path):
     append = "all_stages: {trainer: {callbacks+: [{class_path: %s}]}}"
     one = overlay(tmp_path, append % "LearningRateMonitor", "one.yaml")

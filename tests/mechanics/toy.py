@@ -99,9 +99,6 @@ class ToyAutoencoder(SingleLossModule):
     def reconstruct(self, batch: dict[str, Any]) -> Tensor:
         return self.decode(self.encode(batch["video"])).clamp(-1, 1)
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        return self.reconstruct(batch)
-
 
 class ToyDiffusion(SamplesClips, SingleLossModule):
     """Second stage: predicts noise that was added to the frozen codec's latent.
@@ -141,9 +138,6 @@ class ToyDiffusion(SamplesClips, SingleLossModule):
         noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         x = torch.stack(noise).to(self.device)
         return (x - self.denoiser(x)).clamp(-1, 1)
-
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        return self.sample(self.conditions(batch), len(batch["video"]))
 
 
 class _Clips(Dataset[dict[str, Any]]):

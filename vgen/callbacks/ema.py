@@ -59,6 +59,9 @@ class EMA(Callback):
     @contextmanager
     def averaged(self, pl_module: LightningModule) -> Iterator[None]:
         """Puts the average in place of the weights for the time of the block."""
+        if self._raw is not None:  # it is in place already, and stays there behind the block
+            yield
+            return
         self._swap_in(pl_module)
         try:
             yield

@@ -55,10 +55,11 @@ class MetricsCSV(Logger):
     def _open(self, step: int) -> None:
         self._columns = list(_FIXED)
         if self.path.is_file():
-            with open(self.path, newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                self._rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
-                self._columns = list(reader.fieldnames or _FIXED)
+            # Up to the last whole line: a kill may have torn the one behind it.
+            whole = self.path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
+            reader = csv.DictReader(io.StringIO(whole))
+            self._rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+            self._columns = list(reader.fieldnames or _FIXED)
             if self._rows:
                 self._seconds_before = float(self._rows[-1]["seconds"] or 0.0)
         self._rewrite()

@@ -10,7 +10,14 @@ from vgen.video.io import write_video
 
 
 class PredictionWriter(Callback):
-    """Writes `<run>/<stage>/predictions/<index>.mp4`, index counted over batches and ranks."""
+    """Writes `<run>/<stage>/predictions/<index>.mp4`; the index is the clip's place in the set."""
+
+    def __init__(self) -> None:
+        self._clips = 0  # of this rank so far
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts at the first clip."""
+        self._clips = 0
 
     def on_predict_batch_end(
         self,
@@ -23,8 +30,8 @@ class PredictionWriter(Callback):
     ) -> None:
         """Writes the clips of one batch."""
         folder = Path(trainer.default_root_dir) / "predictions"
-        size = len(outputs)
-        first = (batch_idx * trainer.world_size + trainer.global_rank) * size
-        for offset, clip in enumerate(outputs):
-            fps = float(pl_module.clip_spec.fps)  # type: ignore[union-attr]
-            write_video(folder / f"{first + offset:06d}.mp4", to_uint8(clip).cpu(), fps=fps)
+        fps = float(pl_module.clip_spec.fps)  # type: ignore[union-attr]
+        for clip in outputs:
+            index = self._clips * trainer.world_size + trainer.global_rank  # as the loaders deal clips out to ranks
+            self._clips += 1
+            write_video(folder / f"{index:06d}.mp4", to_uint8(clip).cpu(), fps=fps)

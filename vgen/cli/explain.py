@@ -8,13 +8,21 @@ from dataclasses import dataclass
 
 from lightning.pytorch import Trainer
 
+from vgen.cli.recipe import STAGE_KEYS
 from vgen.errors import UserError, did_you_mean
 
-STAGE_KEYS = ("seed_everything", "trainer", "model", "data", "init_from")
-_OPTIONS = ("--config", "--run_dir", "--only", "--resume", "--overwrite", "--stage", "--print_config", "--help", "--help_all")
+_OPTIONS = (
+    *("--config", "--run_dir", "--only", "--resume", "--overwrite", "--stage"),
+    *("--print_config", "--help", "--help_all"),
+)
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
-_CONTEXT = re.compile(r"Parser key|Problem with given class_path|Does not validate against|Subtypes:|Errors:|Given value")
+_CONTEXT = re.compile(
+    r"Parser key|Problem with given class_path|Does not validate against|Subtypes:|Errors:|Given value"
+)
+# Branches of a union that nobody meant.
+_NO_HELP = re.compile(r"NoneType|Expected a path but .* either not accessible or invalid")
+_LITERAL = re.compile(r"Expected a typing\.Literal\[(.*)\]\.? ?(?:Got value: (.*))?$")
 
 
 @dataclass
@@ -54,9 +62,16 @@ def explain(message: str, where: str) -> UserError:
         message: What jsonargparse said.
         where: The command, for messages that name no key.
     """
-    leaves = [leaf for leaf in _leaves(message) if "NoneType" not in leaf.text] or [_Leaf(message.strip(), [], None)]
+    leaves = [leaf for leaf in _leaves(message) if not _NO_HELP.search(leaf.text)] or [_Leaf(message.strip(), [], None)]
     # Of the branches of a union, the one that got furthest is what the person meant.
-    leaf = max(leaves, key=lambda x: (len(x.keys), x.class_path is not None))
+    leaf = max(leaves, key=lambda x: (len(x.keys), x.class_path is not None, _LITERAL.search(x.text) is not None))
+    choices = [
+        choice.strip("' ")
+        for other in leaves
+        if other.keys == leaf.keys and (match := _LITERAL.search(other.text))
+        for choice in match.group(1).split(",")
+    ]
+    choices = list(dict.fromkeys(choices))
     text = leaf.text.strip()
     key = ".".join(leaf.keys) or where
     if match := re.search(r"Option '([\w.+]+)' is not accepted", text):
@@ -66,6 +81,9 @@ def explain(message: str, where: str) -> UserError:
         if option.startswith("--stages."):
             return _unknown_key(option.removeprefix("--"), leaf, where)
         return UserError(f"unknown option {option}", where, did_you_mean(option, _OPTIONS))
+    if match := re.search(r"Expected a dot import path string: (\S+)|has no attribute.*class_path='([^']+)'", text):
+        name = match.group(1) or match.group(2)
+        return UserError(f"no such class: {name}", key, _hint_class(name))
     if leaf.class_path and re.search(r"has no attribute|No module named|Import path|import path|not a subclass", text):
         return UserError(f"no such class: {leaf.class_path} ({text})", key, _hint_class(leaf.class_path))
     if match := re.search(r"Expected a <class '(?:\w+\.)*(\w+)'>\.? ?(?:Got value: (.*))?$", text):
@@ -73,9 +91,8 @@ def explain(message: str, where: str) -> UserError:
         if given is not None and re.fullmatch(r"[\w.]*[A-Za-z]\w*", given) and wanted[0].isupper():
             return UserError(f"no such class: {given}", key, _hint_class(given))
         return UserError(f"expected {_NAMES.get(wanted, wanted)}" + (f", got {given!r}" if given else ""), key)
-    if match := re.search(r"Expected a typing\.Literal\[(.*)\]\.? ?(?:Got value: (.*))?$", text):
-        choices = re.findall(r"'([^']*)'", match.group(1)) or match.group(1).split(", ")
-        given = match.group(2) or ""
+    if match := _LITERAL.search(text):
+        given = match.group(2) or message.rstrip().rpartition("Given value: ")[2]
         return UserError(f"expected one of {', '.join(choices)}; got {given!r}", key, did_you_mean(given, choices))
     text = re.sub(r'^Parser key "[^"]+":\s*', "", text)
     return UserError(re.sub(r"\s+", " ", text)[:200], key)

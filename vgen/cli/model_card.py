@@ -202,8 +202,8 @@ def _readme(family: str) -> str:
         return ""
 
 
-def _section(text: str, word: str) -> str:
-    """The body of the first section whose heading has a word; headings in it sink by nothing, code stays."""
+def _section(text: str, *words: str) -> str:
+    """The body of the first section whose heading has one of the words."""
     body: list[str] = []
     level, fenced = 0, False
     for line in text.splitlines():
@@ -211,7 +211,7 @@ def _section(text: str, word: str) -> str:
         heading = None if fenced else re.match(r"(#+)\s+(.*)", line)
         if heading and level and len(heading[1]) <= level:
             break
-        if heading and not level and word in heading[2].lower():
+        if heading and not level and any(word in heading[2].lower() for word in words):
             level = len(heading[1])
         elif level:
             body.append(line)
@@ -219,7 +219,7 @@ def _section(text: str, word: str) -> str:
 
 
 def _deviations(family: str, run: "Run | None") -> str:
-    lines = [_section(_readme(family), "deviation")]
+    lines = [_section(_readme(family), "deviation", "paper, code")]
     for part in run.random_parts if run else ():
         lines.append(f"- `{part}` was left at random values instead of pretrained ones (`random_init: true`).")
     text = "\n".join(line for line in lines if line)

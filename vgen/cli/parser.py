@@ -1,13 +1,18 @@
 """The parser of `vgen fit|validate|test|predict`: every stage is a fully typed LightningCLI config."""
 
 import argparse
+import re
 from typing import Any
 
 import yaml
 from jsonargparse import ActionParser, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from torch import nn
 
+import vgen.callbacks
+import vgen.data.datamodules
+import vgen.models  # noqa: F401  all three: recipes may name an imported class without its module
 from vgen import __version__
 from vgen.cli.explain import explain
 from vgen.cli.recipe import CommandLine
@@ -32,7 +37,11 @@ def stage_parser() -> LightningArgumentParser:
 def command_parser(line: CommandLine) -> LightningArgumentParser:
     """Parser of a whole command: the stages, and what concerns the run."""
     parser = LightningArgumentParser(
-        prog=f"vgen {line.command}", exit_on_error=False, dump_header=[f"vgen=={__version__}"], print_config="--print_config"
+        prog=f"vgen {line.command}",
+        exit_on_error=False,
+        allow_abbrev=False,  # `max_step` is a mistake, and not short for `max_steps`
+        dump_header=[f"vgen=={__version__}"],
+        print_config="--print_config",
     )
     parser.add_argument("-c", "--config", action="config", help="Recipe; further files are stacked on it.")
     parser.add_argument("--run_dir", type=str | None, default=None, help="Folder of the run; default runs/<recipe>.")
@@ -50,10 +59,24 @@ def parse(line: CommandLine) -> tuple[dict[str, Any], LightningArgumentParser]:
     """
     parser = command_parser(line)
     try:
+        _class_help(line)
         config = parser.parse_args(line.arguments)
     except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
         raise explain(str(error), f"vgen {line.command}") from error
     return to_plain(parser, config), parser
+
+
+def _class_help(line: CommandLine) -> None:
+    """Answers `--stages.STAGE.KEY.help CLASS`, which jsonargparse does not carry over from the stages' parsers."""
+    for index, argument in enumerate(line.arguments):
+        if match := re.fullmatch(r"--stages\.\w+\.(.+)\.help(=.*)?", argument):
+            key, given = match.group(1), match.group(2)
+            value = [given[1:]] if given else line.arguments[index + 1 : index + 2]
+            parser = stage_parser()
+            if f"--{key}.help" not in parser._option_string_actions:  # an object within a model
+                parser = LightningArgumentParser(exit_on_error=False)
+                parser.add_subclass_arguments(nn.Module, key)
+            parser.parse_args([f"--{key}.help", *value])
 
 
 def to_plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from vgen.errors import UserError, did_you_mean
 
 COMMANDS = ("fit", "validate", "test", "predict")
 TOP_LEVEL_KEYS = ("$schema", "run_dir", "all_stages", "stages")
+STAGE_KEYS = ("seed_everything", "trainer", "model", "data", "init_from")
 
 
 @dataclass
@@ -76,18 +77,27 @@ def load_yaml(path: Path) -> dict[str, Any]:
 
 
 def merge(base: Any, over: Any) -> Any:
-    """Merges `over` into `base`: mappings key by key, anything else is replaced; `key+` entries are appended."""
+    """Merges `over` into `base`: mappings key by key, anything else is replaced; `key+` entries are appended.
+
+    A `key+` of the base is also appended where `over` says the whole `key`: what `all_stages` adds, it adds to every
+    stage.
+    """
     if not (isinstance(base, dict) and isinstance(over, dict)):
         return over
     result = dict(base)
     for key, value in over.items():
         if key.endswith("+") and (key in result or key[:-1] in result):
             name = key if key in result else key[:-1]
-            old = result[name] if isinstance(result[name], list) else [result[name]]
-            result[name] = old + (value if isinstance(value, list) else [value])
+            result[name] = _listed(result[name]) + _listed(value)
+        elif f"{key}+" in result and key not in result:
+            result[key] = _listed(value) + _listed(result.pop(f"{key}+"))
         else:
             result[key] = merge(result.get(key), value)
     return result
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _expand(content: dict[str, Any], stage_names: list[str], path: Path) -> dict[str, Any]:
@@ -103,6 +113,11 @@ def _expand(content: dict[str, Any], stage_names: list[str], path: Path) -> dict
             hint = did_you_mean(name, stage_names) or f"the recipe has {', '.join(stage_names)}"
             raise UserError(f"unknown stage {name!r}", f"{path}: stages.{name}", hint)
     shared = content.get("all_stages") or {}
+    for place, config in (("all_stages", shared), *((f"stages.{name}", stage) for name, stage in stages.items())):
+        for key in config:
+            if key.removesuffix("+") not in STAGE_KEYS:
+                hint = did_you_mean(key, STAGE_KEYS) or f"a stage has {', '.join(STAGE_KEYS)}"
+                raise UserError(f"unknown key {key!r}", f"{path}: {place}.{key}", hint)
     expanded = {n: merge(shared, stages.get(n, {})) for n in stage_names if shared or n in stages}
     result = {key: value for key, value in content.items() if key == "run_dir"}
     return {**result, "stages": expanded} if expanded else result

@@ -17,6 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vgen.callbacks import AtomicCheckpointIO, Checkpoint, LineProgress, MetricsCSV, Provenance, StepSeed, Throughput
 from vgen.callbacks.predictions import PredictionWriter
@@ -105,7 +106,10 @@ class StageCLI(LightningCLI):
             config["enable_progress_bar"] = terminal
         if config.get("enable_model_summary") is None:
             config["enable_model_summary"] = terminal
-        return Trainer(**(config | kwargs))
+        try:
+            return Trainer(**(config | kwargs))
+        except (MisconfigurationException, ImportError, ValueError) as error:
+            raise UserError(" ".join(str(error).split())[:200], f"stages.{self.stage}.trainer") from error
 
     def _loggers(self, configured: Any) -> list[Logger] | bool:
         if configured is False:
@@ -226,7 +230,7 @@ def _end_loggers(trainer: Trainer) -> None:
     if any(isinstance(logger, WandbLogger) for logger in trainer.loggers) and trainer.is_global_zero:
         import wandb
 
-        wandb.finish(quiet=True)
+        wandb.finish()
 
 
 def evaluate(line: CommandLine, config: dict[str, Any]) -> None:
@@ -241,7 +245,9 @@ def evaluate(line: CommandLine, config: dict[str, Any]) -> None:
     resolved = resolve_handoffs(config["stages"][stage], line.stage_names, stage, run_dir)
     cli = StageCLI(stage, resolved, run_dir / stage, line.command)
     run = getattr(cli.trainer, line.command)
-    results = run(cli.model, datamodule=cli.datamodule, ckpt_path=str(last), weights_only=True)
+    # Predicted clips are written as they come; a set of them need not fit into memory.
+    options = {"return_predictions": False} if line.command == "predict" else {}
+    results = run(cli.model, datamodule=cli.datamodule, ckpt_path=str(last), weights_only=True, **options)
     if line.command != "predict" and cli.trainer.is_global_zero:
         print(json.dumps(results, indent=2))
 

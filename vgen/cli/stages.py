@@ -91,6 +91,8 @@ def make_plan(
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other", "vgen fit")
     chosen = [only] if only else stages
+    if run_dir.exists() and not run_dir.is_dir():
+        raise UserError("the run directory is a file", str(run_dir), "choose another --run_dir")
     used = [run_dir / name for name in chosen if (run_dir / name).is_dir() and any((run_dir / name).iterdir())]
     stray = [] if only or not run_dir.is_dir() else [p for p in run_dir.iterdir() if not p.name.startswith(".")]
     if (used or stray) and not (resume or overwrite):

@@ -69,16 +69,17 @@ def open_trained(args: argparse.Namespace) -> Trained:
     import torch
 
     from vgen.loading import locate
-    from vgen.weights.checkpoint import build_model, read_model_file
+    from vgen.weights.checkpoint import WeightsChoice, build_model, read_model_file
 
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     path = locate(args.run)
     file = read_model_file(path, args.stage)
-    weights = args.weights if args.weights != "auto" else ("raw" if file.ema is None else "ema")
+    weights: WeightsChoice = args.weights if args.weights != "auto" else ("raw" if file.ema is None else "ema")
+    model = build_model(file, weights)
     try:
-        model = build_model(file, weights).to(device)
+        model = model.to(device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"the device cannot be used: {str(error).splitlines()[0]}", f"--device {device}") from error
     # An export from the hub lies in its cache, which is no place to write to.
@@ -122,19 +123,19 @@ def _sampler(name: Any) -> Any:
     }
     short = str(name).rpartition(".")[2]
     if short not in known:
-        raise UserError(f"no sampler {name!r}", "--option sampler", did_you_mean(short, known) or f"there: {list(known)}")
+        hint = did_you_mean(short, known) or f"there: {', '.join(known)}"
+        raise UserError(f"no sampler {name!r}", "--option sampler", hint)
     return known[short]()
 
 
 def stage_config(file: "ModelFile") -> dict[str, Any]:
     """The saved configuration of the stage that a model comes from; empty where there is none."""
-    import yaml
+    from vgen.cli.recipe import load_yaml
 
     stage = file.header.get("stage")
     for path in (file.root / str(stage) / "config.yaml", file.root / "config.yaml"):
         if path.is_file():
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            return dict((content.get("stages") or {}).get(stage) or {})
+            return dict((load_yaml(path).get("stages") or {}).get(stage) or {})
     return {}
 
 

@@ -1,5 +1,6 @@
 """The first stage of a latent model, seen from the second: what it encodes to, and that it stays as it is."""
 
+import hashlib
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -46,6 +47,16 @@ class Frozen(nn.Module):
     def train(self, mode: bool = True) -> "Frozen":
         """Stays in eval mode."""
         return super().train(False)
+
+    def fingerprint(self) -> str | None:
+        """Hash of the weights where they are stored; None where the description names a file, which has its own."""
+        if not self.stored:
+            return None
+        digest = hashlib.sha256()
+        for name, value in self.network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
 
     def state_dict(self, *args: Any, destination: Any = None, prefix: str = "", keep_vars: bool = False) -> Any:
         """Adds the network's weights only where they are to be stored."""

@@ -2,7 +2,7 @@
 
 from vgen.diffusion.gaussian import GaussianDiffusion
 from vgen.diffusion.guidance import classifier_free
-from vgen.diffusion.noise import ClipNoise, NoiseSource
+from vgen.diffusion.noise import ClipNoise, NoiseSource, mixed_noise
 from vgen.diffusion.samplers import DDIM, DDPM, Sampler
 from vgen.diffusion.schedules import DiffusionSchedule
 from vgen.diffusion.solvers import DPMSolverPP, UniPC
@@ -22,4 +22,5 @@ __all__ = [
     "Threshold",
     "UniPC",
     "classifier_free",
+    "mixed_noise",
 ]

@@ -41,3 +41,19 @@ class ClipNoise:
             for seed in self.seeds
         ]
         return torch.stack(clips).to(self.device)
+
+
+def mixed_noise(drawn: Tensor, share: float) -> Tensor:
+    """Noise whose frames have a part in common (Ge et al. 2023, "Preserve Your Own Correlation", section 3.2).
+
+    Every frame is still standard normal, but two frames correlate by `share`: the mixed noise model with
+    share = alpha^2/(1 + alpha^2). Neighbouring frames of a sample then differ less before the network has learned it.
+
+    Args:
+        drawn: Independent standard normal (B, C, T + 1, ...): the common part, then one for each frame.
+        share: Share of the variance that all frames have in common, 0 to 1.
+
+    Returns:
+        (B, C, T, ...).
+    """
+    return share**0.5 * drawn[:, :, :1] + (1 - share) ** 0.5 * drawn[:, :, 1:]

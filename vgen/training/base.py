@@ -9,8 +9,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from vgen.configurable import Configurable
-from vgen.video import ClipSpec, to_float
-from vgen.weights.checkpoint import describe_model
+from vgen.errors import UserError
+from vgen.video import ClipSpec, Reconstructs, Samples, to_float
+from vgen.weights.checkpoint import describe_model, load_weights
 
 
 class VideoModule(Configurable, LightningModule):
@@ -44,7 +45,7 @@ class VideoModule(Configurable, LightningModule):
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Converts uint8 pixels to floats in [-1, 1] on the device."""
         if isinstance(batch, dict) and batch["video"].dtype == torch.uint8:
-            batch = {**batch, "video": to_float(batch["video"])}
+            batch = {**batch, "video": to_float(batch["video"]).to(self.dtype)}  # bf16 under precision: bf16-true
         return batch
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -67,8 +68,24 @@ class VideoModule(Configurable, LightningModule):
         checkpoint["vgen"] = {**self.header(), "step": int(checkpoint.get("global_step", 0))}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the count of clips."""
+        """Restores the count of clips, and says in one line where the weights do not fit the configuration."""
         self.clips_seen = int(checkpoint.get("vgen", {}).get("clips", 0))
+        where = str(self.trainer.ckpt_path) if self._trainer is not None else "the checkpoint"
+        load_weights(self, checkpoint["state_dict"], where)
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Generates a clip for every clip of the batch from its conditions, or reconstructs it where nothing samples.
+
+        The seed of a clip is its place in the set, so that batch size and ranks change nothing.
+        """
+        if isinstance(self, Samples):
+            n, trainer = len(batch["video"]), self.trainer
+            first = batch_idx * trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+            seeds = [(first + i) * trainer.world_size + trainer.global_rank for i in range(n)]
+            return self.sample(self.conditions(batch), n, seeds=seeds)
+        if isinstance(self, Reconstructs):
+            return self.reconstruct(batch)
+        raise UserError(f"{type(self).__name__} neither samples nor reconstructs: nothing to predict", "vgen predict")
 
 
 class SingleLossModule(VideoModule):

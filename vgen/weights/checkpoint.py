@@ -23,15 +23,15 @@ from torch import Tensor, nn
 
 from vgen.configurable import class_path, require_described
 from vgen.errors import UserError, did_you_mean
-from vgen.video.spec import ClipSpec
 from vgen.files import sha256
+from vgen.video.spec import ClipSpec
 from vgen.weights.handoff import Handoff, WarmStart
 
 FORMAT = 1  # raised when a reader of an older vgen could not understand the file
 RUN = "run://"
 WeightsChoice = Literal["auto", "raw", "ema"]
 # Lines of jsonargparse that only say in which union or key something is wrong.
-_WRAPPING = re.compile(r'Does not validate|Subtypes:|Errors:|Given value|Problem with given class_path|Parser key "[^"]*":$')
+_WRAPPING = re.compile(r"Does not validate|Subtypes:|Errors:|Given value|Problem with given class_path|Parser key.*:$")
 _TRUSTED_PACKAGES = ("vgen", "torch", "diffusers", "transformers")
 
 
@@ -160,10 +160,14 @@ def read_torch_file(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError("no such file", str(path)) from error
     except Exception as error:  # torch raises half a dozen types for a damaged file
-        unsafe = "Unsupported" in str(error) or "WeightsUnpickler" in str(error)
-        what = "not a plain weights file (it holds objects that could run code)" if unsafe else "damaged or not a checkpoint"
-        hint = "official files are read by `vgen convert`" if unsafe else "delete it, or use another checkpoint"
-        raise UserError(f"{what}: {str(error).splitlines()[0][:120]}", str(path), hint) from error
+        named = re.search(r"(?:Unsupported global: |unsupported )GLOBAL (\S+)", str(error))
+        if named or "WeightsUnpickler" in str(error):
+            what = "not a plain weights file (it holds objects that could run code)"
+            reason, hint = named[1].rstrip(".") if named else "", "official files are read by `vgen convert`"
+        else:
+            what, hint = "damaged or not a checkpoint", "delete it, or use another checkpoint"
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(f"{what}: {reason}" if reason else what, str(path), hint) from error
 
 
 def read_model_file(path: str | Path, stage: str | None = None) -> ModelFile:
@@ -179,10 +183,14 @@ def read_model_file(path: str | Path, stage: str | None = None) -> ModelFile:
     header = content.get("vgen") if isinstance(content, dict) else None
     if not isinstance(header, dict):
         raise UserError(
-            "not a vgen checkpoint (it does not describe itself)", str(file), "official files: see `vgen convert --help`"
+            "not a vgen checkpoint (it does not describe itself)",
+            str(file),
+            "official files: see `vgen convert --help`",
         )
     _check_format(header, file)
-    ema = next((s["shadow"] for s in content.get("callbacks", {}).values() if isinstance(s, dict) and "shadow" in s), None)
+    ema = next(
+        (s["shadow"] for s in content.get("callbacks", {}).values() if isinstance(s, dict) and "shadow" in s), None
+    )
     root = file.parent.parent.parent if file.parent.name == "checkpoints" else file.parent
     return ModelFile(file, root, header, content["state_dict"], ema)
 
@@ -229,7 +237,9 @@ def _check_trust(value: Any, file: Path) -> None:
             module = path.rpartition(".")[0]
             if module.split(".")[0] not in _TRUSTED_PACKAGES and module not in sys.modules:
                 known = importlib.util.find_spec(module.split(".")[0]) is not None
-                hint = f"import {module} first if you trust it" if known else f"install the package {module.split('.')[0]}"
+                hint = (
+                    f"import {module} first if you trust it" if known else f"install the package {module.split('.')[0]}"
+                )
                 raise UserError(f"the model needs code of another package: {path}", str(file), hint)
         for item in value.values():
             _check_trust(item, file)

@@ -124,8 +124,15 @@ def write_export(export: Export, folder: Path) -> dict[str, str]:
 def _save(weights: Mapping[str, Tensor], path: Path) -> str:
     from safetensors.torch import save_file
 
-    # Copies: tensors that share memory cannot be written, and the numbers have to lie in order.
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, path)
+    plain: dict[str, Tensor] = {}
+    memory: set[int] = set()
+    for name, value in weights.items():
+        value = value.detach().cpu().contiguous()
+        if (place := value.untyped_storage().data_ptr()) in memory:
+            value = value.clone()  # tensors that share memory cannot be written
+        memory.add(place)
+        plain[name] = value
+    save_file(plain, path)
     return sha256(path)
 
 
@@ -157,5 +164,3 @@ def check_target(out: Path, overwrite: bool) -> None:
         raise UserError("the folder is not empty, and is no export", str(out), "choose a new one")
     if not overwrite:
         raise UserError("the folder is not empty", str(out), "choose a new one, or add --overwrite")
-
-

@@ -16,7 +16,7 @@ from vgen.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-_FROM_DATA = {"class_names", "fps"}
+_FROM_DATA: set[str | int] = {"class_names", "fps"}
 _REQUIRED = ("--preset", "--out")
 
 

@@ -128,12 +128,12 @@ def run(args: argparse.Namespace) -> int:
 def _check_model(trained: Trained) -> None:
     from vgen.video import Samples
 
-    name = type(trained.model).__name__
-    if not isinstance(trained.model, Samples) or "image" not in model_inputs(trained.model):
-        hint = "for a run of several stages, name the one that generates by --stage"
-        raise UserError(f"{name} makes no videos from a first frame: nothing to evaluate here", str(trained.file.path), hint)
+    model, where = trained.model, str(trained.file.path)
+    if not (isinstance(model, Samples) and "image" in model_inputs(model)):
+        what = f"{type(model).__name__} makes no videos from a first frame: nothing to evaluate here"
+        raise UserError(what, where, "for a run of several stages, name the one that generates by --stage")
     if not trained.model.clip_spec.class_names:
-        raise UserError("this evaluation asks for classes, and the model was trained without", str(trained.file.path))
+        raise UserError("this evaluation asks for classes, and the model was trained without", where)
 
 
 def _evaluate(args: argparse.Namespace, trained: Trained, options: dict[str, Any], clock: _Clock) -> dict[str, Any]:
@@ -212,9 +212,7 @@ def _batches(data: "VideoDataModule", split: Any, clips: int, seed: int, batch: 
     yield from ResumableDataLoader(dataset, sampler, batch, data.num_workers)
 
 
-def _classifiers(
-    args: argparse.Namespace, trained: Trained, data: "VideoDataModule", clock: _Clock
-) -> tuple[Any, Any]:
+def _classifiers(args: argparse.Namespace, trained: Trained, data: "VideoDataModule", clock: _Clock) -> tuple[Any, Any]:
     """The compact classifier of the run's training clips, and its twin that sees first frames alone."""
     from vgen.metrics.detectors import collect, trained_classifier
     from vgen.metrics.detectors.compact import TrainingSettings

@@ -25,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
     parser.add_argument("--name", help="name on the model card (default: the folder's)")
     parser.add_argument(
-        "--license", metavar="ID", help="licence of the weights, as the hub spells it, e.g. cc-by-4.0 (default: unknown)"
+        "--license",
+        metavar="ID",
+        help="licence of the weights, in the hub's spelling, e.g. cc-by-4.0 (default: unknown)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
 
@@ -76,7 +78,7 @@ def _commit(run: "Run | None", file: "ModelFile") -> str | None:
 
 
 def _copy_samples(generated: Path, folder: Path) -> list[str]:
-    """Copies the grid (or the first clips) of `vgen sample`; returns the names below the export, pictures first."""
+    """Copies the grid (or the first clips) of `vgen sample`; returns the names below the export."""
     grids = [path for path in (generated / "grid.gif", generated / "grid.mp4") if path.is_file()]
     chosen = grids or sorted(generated.glob("*.mp4"))[:_CLIPS]
     if not chosen:
@@ -87,7 +89,7 @@ def _copy_samples(generated: Path, folder: Path) -> list[str]:
         shutil.copyfile(path, target / path.name)
     if not any(path.suffix == ".gif" for path in chosen):
         _to_gif(chosen[0], target / f"{chosen[0].stem}.gif")
-    return sorted((f"samples/{path.name}" for path in target.iterdir()), key=lambda name: (not name.endswith("gif"), name))
+    return sorted(f"samples/{path.name}" for path in target.iterdir())
 
 
 def _to_gif(video: Path, target: Path) -> None:

@@ -262,7 +262,11 @@ def _write_grid(
         "fps": fps,
         "files": [clip.name for clip in clips],
         "clips": [_facts(clip, pictures, fps) for clip in clips],
-        "model": {"class": type(trained.model).__name__, "weights": trained.weights, "step": trained.file.header.get("step")},
+        "model": {
+            "class": type(trained.model).__name__,
+            "weights": trained.weights,
+            "step": trained.file.header.get("step"),
+        },
         "options": args.option,
     }
     write_json(out / "grid.json", record)

@@ -1,5 +1,7 @@
 """The base of all DataModules: index, frame choice, geometry, augmentation and loaders from plain arguments."""
 
+import copy
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,6 +17,25 @@ from vgen.data.splits import Split
 from vgen.data.transforms import Augmentation, Crop, Resize
 from vgen.errors import UserError
 from vgen.video.spec import ClipSpec
+
+
+class Batches:
+    """The batches of a loader, and nothing else of it.
+
+    Lightning rebuilds every DataLoader that it is to predict with or to overfit, with a sampler of its own.
+
+    Args:
+        loader: The loader.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.loader)
 
 
 class VideoDataModule(LightningDataModule):
@@ -151,23 +172,32 @@ class VideoDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Nothing to do: everything is looked up when it is first asked for."""
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled, sharded over ranks, resumable in the middle of an epoch."""
+    def train_dataloader(self) -> "DataLoader[Any] | Batches":
+        """Shuffled, sharded over ranks, resumable in the middle of an epoch.
+
+        Under `Trainer(overfit_batches=...)` every epoch is the same, in the set's order.
+        """
         dataset, (rank, world_size) = self.dataset("train"), self._ranks()
+        if self._overfits:
+            dataset = copy.copy(dataset)
+            dataset.training = False  # every epoch is like the first
+            sampler = ResumableSampler(len(dataset), 1, False, self.seed, rank, world_size)
+            return Batches(self._loader(dataset, sampler, self.batch_size, drop_last=True))
         sampler = ResumableSampler(len(dataset), self.repeats, True, self.seed, rank, world_size)
         return self._loader(dataset, sampler, self.batch_size, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> "DataLoader[Any] | Batches":
         """The same clips and frames every time."""
-        return self._eval_dataloader("val")
+        loader = self._eval_dataloader("val")
+        return Batches(loader) if self._overfits else loader
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The same clips and frames every time."""
         return self._eval_dataloader("test")
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> "Batches":
         """The test set."""
-        return self._eval_dataloader("test")
+        return Batches(self._eval_dataloader("test"))
 
     # Details --------------------------------------------------------------------------------------------------------
 
@@ -246,6 +276,10 @@ class VideoDataModule(LightningDataModule):
     def _ranks(self) -> tuple[int, int]:
         trainer = self.trainer
         return (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+
+    @property
+    def _overfits(self) -> bool:
+        return self.trainer is not None and bool(self.trainer.overfit_batches)
 
     def _eval_dataloader(self, split: Split) -> DataLoader[Any]:
         dataset, (rank, world_size) = self.dataset(split), self._ranks()

@@ -88,7 +88,12 @@ def _autoencoder(path: Path, preset: str, clip: ClipSpec) -> tuple[LatentFlowAut
         raise _not_these("an LFAE or MRAA file", path, error) from error
     load_lfae(network, state, str(path))
     model = LatentFlowAutoencoder(clip, network, image_loss=None)
-    header = {**describe_model(model, clip, None), "stage": "autoencoder", "clips": 0, "source": [_facts(path, content)]}
+    header = {
+        **describe_model(model, clip, None),
+        "stage": "autoencoder",
+        "clips": 0,
+        "source": [_facts(path, content)],
+    }
     return model, Export(header, model.state_dict()), [_counted("auto-encoder", network, state)]
 
 
@@ -111,7 +116,7 @@ def _diffusion(
     model = LFDM(clip, unet, autoencoder, conditioner, process, DDPM())
     lines = [_counted("diffusion model", unet, state)]
     if (preset == "natops") == arguments["use_deconv"]:
-        lines.append(f"note: the released {preset} model up-samples in another way than this file; is the preset right?")
+        lines.append(f"note: the released {preset} model up-samples in another way; is the preset right?")
     try:
         conditioner.materialize()
         lines.append(f"class names encoded by {text_model}")

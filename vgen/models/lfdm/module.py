@@ -1,6 +1,7 @@
 """LFDM's second stage: diffusion over sequences of latent flow, conditioned on an image and a class (section 3.2)."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from vgen.codecs import Latent, LatentCache, open_codec
 from vgen.conditioning import Conditioner, null_mask
-from vgen.diffusion import DDPM, ClipNoise, GaussianDiffusion, Sampler
+from vgen.diffusion import DDPM, ClipNoise, GaussianDiffusion, Sampler, mixed_noise
 from vgen.errors import UserError
 from vgen.models.lfdm.autoencoder_module import LatentFlowAutoencoder
 from vgen.models.lfdm.networks import Unet3D
@@ -41,6 +42,7 @@ class LFDM(SamplesClips, SingleLossModule):
         standardise: Standardise the target's channels and z0 by statistics of the training set.
         statistics_batches: Training batches that the statistics are computed from, on each rank.
         cache_latents: Encode the training set once, at the start; for clips that are the same in every epoch.
+        shared_noise: Share of the noise that all frames have in common; 0 in the paper.
         null_probability: Share of training clips whose condition is dropped, for classifier-free guidance.
         guidance: Guidance scale of sampling; 1 is none.
         optimizer: Optimiser of the denoiser (and of a learned condition embedding).
@@ -60,6 +62,7 @@ class LFDM(SamplesClips, SingleLossModule):
         standardise: bool = False,
         statistics_batches: int = 16,
         cache_latents: bool = False,
+        shared_noise: float = 0.0,
         null_probability: float = 0.1,
         guidance: float = 1.0,
         optimizer: OptimizerCallable = torch.optim.Adam,
@@ -77,6 +80,7 @@ class LFDM(SamplesClips, SingleLossModule):
         self.statistics_batches = statistics_batches
         self.cache_latents = cache_latents
         self._cache: LatentCache | None = None
+        self.shared_noise = shared_noise
         self.null_probability, self.guidance = null_probability, guidance
         self._check()
 
@@ -136,7 +140,7 @@ class LFDM(SamplesClips, SingleLossModule):
                 "set augmentation: none and sampling: uniform, or cache_latents: false",
             )
         key = {"data": data.fingerprint, "clips": self.clip_spec.to_dict(), "sampling": data.sampling}
-        key["codec"] = self.header()["init_args"]["codec"]
+        key["codec"] = [self.header()["init_args"]["codec"], self.codec.fingerprint()]
         cache = LatentCache(Path(self.trainer.default_root_dir) / "latents.safetensors", key)
         if self.trainer.is_global_zero and not cache.open():
             rank_zero_info("caching the latents of the training set")
@@ -170,12 +174,20 @@ class LFDM(SamplesClips, SingleLossModule):
         x0 = self.target(latent["flow"], latent["occlusion"])
         n = len(x0)
         t = torch.randint(self.diffusion.steps, (n,), device=x0.device)
-        noise = torch.randn_like(x0)
+        noise = self._mixed(torch.randn(self._drawn(x0.shape), device=x0.device))
         mask = null_mask(conditions, n, self.null_probability, device=x0.device)
         output = self.denoiser(
             self.diffusion.q_sample(x0, t, noise), t, self.conditioner(conditions), features, null_mask=mask
         )
         return {"loss": self.diffusion.losses(output, x0, noise, t).mean()}
+
+    def _drawn(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the independent noise that noise of `shape` (B, C, T, h, w) is made of."""
+        b, c, t, *sides = shape
+        return (b, c, t + 1, *sides) if self.shared_noise else (b, c, t, *sides)
+
+    def _mixed(self, drawn: Tensor) -> Tensor:
+        return mixed_noise(drawn, self.shared_noise) if self.shared_noise else drawn
 
     # Sampling -------------------------------------------------------------------------------------------------------
 
@@ -209,7 +221,12 @@ class LFDM(SamplesClips, SingleLossModule):
             process = copy.copy(process)  # shares the tables
             process.threshold = bounds
         shape = (n, 3, frames, *features.shape[-2:])
-        x0 = sampler.sample(denoise, shape, ClipNoise(seeds, features.device), process)
+        independent = ClipNoise(seeds, features.device)
+
+        def noise(step: int, shape: Sequence[int]) -> Tensor:
+            return self._mixed(independent(step, self._drawn(shape)))
+
+        x0 = sampler.sample(denoise, shape, noise, process)
         return self.target.inverse(x0)
 
     def _sampling(self, options: dict[str, Any]) -> tuple[Sampler, float]:

@@ -1,0 +1,98 @@
+"""Every recipe with its tiny overlay, three steps per stage, on fake data in the layout of the real one."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.configs.conftest import RECIPES, arguments, configuration, provide_data, tiny_of
+from tests.mechanics.runs import RECIPE as TOY
+from tests.mechanics.runs import rows
+from vgen.cli.main import main
+
+SHORT = [
+    "--all_stages.trainer.max_steps=3",
+    "--all_stages.trainer.limit_val_batches=1",
+    "--all_stages.trainer.val_check_interval=3",
+    "--all_stages.trainer.check_val_every_n_epoch=null",
+    "--all_stages.trainer.log_every_n_steps=1",
+    "--all_stages.data.batch_size=2",
+    "--all_stages.data.val_clips=2",
+]
+
+
+def smoke(recipe):
+    """Trains a recipe for three steps per stage, once; first those whose weights it starts from."""
+    config = configuration(recipe, tiny_of(recipe), more=SHORT)
+    run = Path(config["run_dir"])
+    if not run.exists():
+        for stage in config["stages"].values():
+            path = Path((stage["init_from"] or {}).get("path", ""))
+            before = [r for r in RECIPES if path.parts[:2] == ("runs", f"{r.stem}_tiny")]
+            for other in before:
+                smoke(other)
+        provide_data(config)
+        assert main(["fit", *arguments(recipe, tiny_of(recipe)), *SHORT]) == 0
+    return run, config
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_three_steps_of_every_stage(recipe, here):
+    run, config = smoke(recipe)
+    for name in config["stages"]:
+        stage = run / name
+        assert json.loads((stage / "done.json").read_text())["step"] == 3
+        losses = [float(row["train/loss"]) for row in rows(run, name) if row["train/loss"]]
+        assert len(losses) == 3 and all(math.isfinite(loss) for loss in losses)
+        assert [row["step"] for row in rows(run, name) if row["val/loss"]] == ["3"]
+        assert list((stage / "samples").glob("step_00000003_*.mp4"))
+        content = torch.load(stage / "checkpoints" / "last.ckpt", weights_only=True)
+        assert content["vgen"]["stage"] == name and content["global_step"] == 3
+        assert all(w.isfinite().all() for w in content["state_dict"].values() if w.is_floating_point())
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_it_loads_without_recipe_and_data(recipe, here, tmp_path, monkeypatch):
+    import vgen
+    from vgen.video import Samples
+
+    run, config = smoke(recipe)
+    run = run.absolute()
+    monkeypatch.chdir(tmp_path)
+    for name in config["stages"]:
+        model = vgen.load(run, stage=name)
+        spec = model.clip_spec
+        if isinstance(model, Samples):
+            image = torch.zeros(3, spec.height, spec.width)
+            clip = model.sample(n=1, image=image, label=spec.class_names[0], options={"steps": 2})
+            assert clip.shape == (1, 3, spec.frames, spec.height, spec.width) and clip.isfinite().all()
+        else:
+            video = torch.zeros(1, 3, 2, spec.height, spec.width)
+            assert model.reconstruct({"video": video}).shape == video.shape
+
+
+@pytest.mark.parametrize("name", ["bf16", "debug_overfit", "wandb"])
+def test_overlays_train(name, tmp_path, monkeypatch):
+    """On the toy, which takes seconds; `ddp` asks for GPUs."""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    overlay = Path(__file__).parents[2] / "lightning_configs" / "overlays" / f"{name}.yaml"
+    short = ["--run_dir", str(tmp_path / "toy"), "--all_stages.trainer.max_steps=3"]
+    assert main(["fit", *arguments(TOY, overlay), *short]) == 0
+    assert (tmp_path / "toy" / "diffusion" / "done.json").is_file()
+
+
+def test_overfitting_repeats_one_batch(tmp_path):
+    overlay = Path(__file__).parents[2] / "lightning_configs" / "overlays" / "debug_overfit.yaml"
+    recipe = TOY.read_text().replace(
+        "        - {class_path: tests.mechanics.toy.Trap}\n",
+        "        - {class_path: tests.mechanics.toy.RankRecorder}\n",
+    )
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    short = ["--run_dir", str(tmp_path / "toy"), "--all_stages.trainer.max_steps=3", "--only", "autoencoder"]
+    assert main(["fit", *arguments(tmp_path / "recipe.yaml", overlay), *short]) == 0
+    seen = torch.load(tmp_path / "toy" / "autoencoder" / "rank0.pt", weights_only=True)["clips"]
+    assert len(seen) == 6 and len({clip.partition(":")[2] for clip in seen}) == 2
