@@ -84,7 +84,8 @@ def write_atomic(path: str | Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: str | Path, text: str) -> None:
     """Writes UTF-8 text atomically."""
-    write_atomic(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8") and None)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | Path, data: Any) -> None:

@@ -170,7 +170,7 @@ ON_THE_COMMAND_LINE = {
     "only without a name": (["--only"], "--only needs the name of a stage", "vgen fit", None),
     "both resume and overwrite": (["--resume", "--overwrite"], "exclude each other", "vgen fit", None),
     "strategy": (["--all_stages.trainer.strategy=ddpp"], "ddpp", "stages.autoencoder.trainer", None),
-    "accelerator": (["--all_stages.trainer.accelerator=tpu"], "tpu", "stages.autoencoder.trainer", None),
+    "accelerator": (["--all_stages.trainer.accelerator=tpu"], "torch_xla", "stages.autoencoder.trainer", None),
     "a stray word": (["diffusion"], "diffusion", "vgen fit", None),
     "a second recipe that is not there": (["--config", "nowhere.yaml"], "no such config file", "nowhere.yaml", None),
 }

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+import vgen
 from tests.configs.conftest import RECIPES, arguments, configuration, provide_data, tiny_of
 from tests.mechanics.runs import RECIPE as TOY
 from tests.mechanics.runs import rows
 from vgen.cli.main import main
+from vgen.video import Samples
 
 SHORT = [
     "--all_stages.trainer.max_steps=3",
@@ -40,8 +42,9 @@ def smoke(recipe):
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_three_steps_of_every_stage(recipe, here):
+def test_three_steps_of_every_stage(recipe, here, tmp_path, monkeypatch):
     run, config = smoke(recipe)
+    run = run.absolute()
     for name in config["stages"]:
         stage = run / name
         assert json.loads((stage / "done.json").read_text())["step"] == 3
@@ -52,27 +55,21 @@ def test_three_steps_of_every_stage(recipe, here):
         content = torch.load(stage / "checkpoints" / "last.ckpt", weights_only=True)
         assert content["vgen"]["stage"] == name and content["global_step"] == 3
         assert all(w.isfinite().all() for w in content["state_dict"].values() if w.is_floating_point())
-
-
-@pytest.mark.smoke
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_it_loads_without_recipe_and_data(recipe, here, tmp_path, monkeypatch):
-    import vgen
-    from vgen.video import Samples
-
-    run, config = smoke(recipe)
-    run = run.absolute()
     monkeypatch.chdir(tmp_path)
     for name in config["stages"]:
-        model = vgen.load(run, stage=name)
-        spec = model.clip_spec
-        if isinstance(model, Samples):
-            image = torch.zeros(3, spec.height, spec.width)
-            clip = model.sample(n=1, image=image, label=spec.class_names[0], options={"steps": 2})
-            assert clip.shape == (1, 3, spec.frames, spec.height, spec.width) and clip.isfinite().all()
-        else:
-            video = torch.zeros(1, 3, 2, spec.height, spec.width)
-            assert model.reconstruct({"video": video}).shape == video.shape
+        loads_without_recipe_and_data(run, name)
+
+
+def loads_without_recipe_and_data(run, name):
+    model = vgen.load(run, stage=name)
+    spec = model.clip_spec
+    if isinstance(model, Samples):
+        image = torch.zeros(3, spec.height, spec.width)
+        clip = model.sample(n=1, image=image, label=spec.class_names[0], options={"steps": 2})
+        assert clip.shape == (1, 3, spec.frames, spec.height, spec.width) and clip.isfinite().all()
+    else:
+        video = torch.zeros(1, 3, 2, spec.height, spec.width)
+        assert model.reconstruct({"video": video}).shape == video.shape
 
 
 @pytest.mark.parametrize("name", ["bf16", "debug_overfit", "wandb"])

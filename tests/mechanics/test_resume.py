@@ -92,6 +92,21 @@ def test_resume_at_the_end_of_an_epoch(tmp_path, monkeypatch):
     assert_same(whole, fit(run, *arguments, "--resume", recipe=recipe), ["autoencoder"], ["last", "best"])
 
 
+@pytest.mark.parametrize("validation", ["limit_val_batches=0", "check_val_every_n_epoch=2", "limit_val_batches=1.0"])
+def test_stopped_again_and_again_at_epochs_ends(tmp_path, monkeypatch, validation):
+    """Each resume counts the epochs right, so that the training is not longer than it should be."""
+    recipe = variant(tmp_path, every_n_steps=5)
+    limit = ("--all_stages.trainer.max_steps=-1", "--all_stages.trainer.max_epochs=4")
+    arguments = (*limit, f"--all_stages.trainer.{validation}", "--only", "autoencoder")
+    whole = fit(tmp_path / "whole", *arguments, recipe=recipe)
+    run = tmp_path / "stopped"
+    for step in (7, 12, 17):
+        stop(run, monkeypatch, f"autoencoder:{step}:raise", "--resume", *arguments, recipe=recipe)
+        assert checkpoint(run, "autoencoder")["global_step"] == step - 2
+    assert_same(whole, fit(run, *arguments, "--resume", recipe=recipe), ["autoencoder"])
+    assert checkpoint(run, "autoencoder")["global_step"] == 20
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -119,9 +134,10 @@ def test_interrupted_by_the_keyboard(finished, tmp_path, monkeypatch, capsys):
     assert_same(finished, fit(run, "--resume"))
 
 
-def test_more_steps_go_on_as_if_the_run_had_been_longer(finished, tmp_path):
-    run = fit(tmp_path / "toy", "--all_stages.trainer.max_steps=3", "--only", "autoencoder")
-    assert checkpoint(run, "autoencoder")["global_step"] == 3
+@pytest.mark.parametrize("steps", [3, 5])  # within an epoch, and at its end
+def test_more_steps_go_on_as_if_the_run_had_been_longer(finished, tmp_path, steps):
+    run = fit(tmp_path / "toy", f"--all_stages.trainer.max_steps={steps}", "--only", "autoencoder")
+    assert checkpoint(run, "autoencoder")["global_step"] == steps
     fit(run, "--only", "autoencoder", "--resume")
     assert_same(finished, run, ["autoencoder"])
 

@@ -53,8 +53,8 @@ class Checkpoint(CheckpointBase):
     """Keeps `last.ckpt`, and `best.ckpt` where a metric is monitored, in `<run>/<stage>/checkpoints`.
 
     `last.ckpt` is written at the given interval and at the last step, so that a longer training can go on from there
-    as if it had never stopped. Where a validation follows the step that was saved, it is written again afterwards: a
-    resumed run does not repeat the validation. `best.ckpt` is written right after the validation that was the best.
+    as if it had never stopped. Where a validation within an epoch follows the step that was saved, it is written again
+    afterwards: a resumed run does not repeat the validation. `best.ckpt` is written right after the validation that was the best.
 
     Args:
         every_n_steps: Save once in that many optimiser steps (of the generator).
@@ -75,6 +75,7 @@ class Checkpoint(CheckpointBase):
         self.best: float | None = None
         self._saved_step = 0  # nothing to save before the first step
         self._saved_time = time.monotonic()
+        self._due = False  # at the end of the epoch
 
     # Lightning's own ModelCheckpoint is not used: with `every_n_train_steps` it does not save the last step, takes the
     # metric of an earlier validation for the weights at hand, waits with `last.ckpt` for the first validation, and
@@ -95,7 +96,11 @@ class Checkpoint(CheckpointBase):
         if self.every_n_minutes is not None:
             waited = time.monotonic() - self._saved_time >= 60 * self.every_n_minutes
             due = due or trainer.strategy.broadcast(waited)  # clocks of ranks differ
-        if due:
+        # At the last batch of an epoch, the epoch's end is waited for where epochs limit the training: Lightning (2.6)
+        # miscounts them after a resume from a checkpoint in between, and trains for too long. Where steps are the
+        # limit, it is the other way round.
+        self._due = due and trainer.is_last_batch and trainer.max_steps == -1
+        if due and not self._due:
             self._save_last(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -109,7 +114,8 @@ class Checkpoint(CheckpointBase):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves once per epoch where no interval is given, and always at the end of the last epoch."""
-        due = self.every_n_steps is None and self.every_n_minutes is None
+        due = self._due or (self.every_n_steps is None and self.every_n_minutes is None)
+        self._due = False
         # Here and not behind the loop, whose end counts as part of what is done: more epochs can follow exactly.
         due = due or trainer.current_epoch + 1 == trainer.max_epochs
         if due and self._saved_step != trainer.global_step:

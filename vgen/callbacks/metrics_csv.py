@@ -79,7 +79,9 @@ class MetricsCSV(Logger):
             self._open(step)
         seconds = self._seconds_before + time.monotonic() - self._started
         row = {"step": str(step), "seconds": f"{seconds:.2f}"}
-        row |= {key: str(int(v)) if key == "clips" else f"{float(v):.7g}" for key, v in metrics.items() if key != "epoch"}
+        row |= {
+            key: str(int(v)) if key == "clips" else f"{float(v):.7g}" for key, v in metrics.items() if key != "epoch"
+        }
         self._rows.append(row)
         assert self._columns is not None
         if new := [key for key in row if key not in self._columns]:

@@ -30,7 +30,7 @@ class PredictionWriter(Callback):
     ) -> None:
         """Writes the clips of one batch."""
         folder = Path(trainer.default_root_dir) / "predictions"
-        fps = float(pl_module.clip_spec.fps)  # type: ignore[union-attr]
+        fps = float(pl_module.clip_spec.fps)  # type: ignore[union-attr, arg-type]
         for clip in outputs:
             index = self._clips * trainer.world_size + trainer.global_rank  # as the loaders deal clips out to ranks
             self._clips += 1

@@ -16,7 +16,7 @@ _PACKAGES = ("vgen", "torch", "lightning", "diffusers", "jsonargparse", "av", "t
 
 
 class Provenance(Callback):
-    """Writes `<run>/<stage>/environment.json`: versions, hardware, git commit, parameters per network, data, command."""
+    """Writes `<run>/<stage>/environment.json`: versions, hardware, git commit, parameters, data, command."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the file, on the first rank."""

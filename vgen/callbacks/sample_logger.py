@@ -37,7 +37,9 @@ class SampleLogger(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Says once where a model can do neither."""
         if not isinstance(pl_module, (Samples, Reconstructs)):
-            rank_zero_info(f"SampleLogger: {type(pl_module).__name__} neither samples nor reconstructs; nothing to show")
+            rank_zero_info(
+                f"SampleLogger: {type(pl_module).__name__} neither samples nor reconstructs; nothing to show"
+            )
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -90,14 +92,16 @@ class SampleLogger(Callback):
         self, trainer: Trainer, kind: str, grid: Tensor, captions: list[str], pl_module: LightningModule
     ) -> None:
         path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:08d}_{kind}.mp4"
-        fps = float(pl_module.clip_spec.fps)  # type: ignore[union-attr]
+        fps = float(pl_module.clip_spec.fps)  # type: ignore[union-attr, arg-type]
         write_video(path, grid, fps=fps)
         rows = "upper row: real clips; lower row: " + ("generated" if kind == "samples" else "reconstructed")
         facts = {"kind": kind, "step": trainer.global_step, "fps": fps, "captions": captions, "rows": rows}
         write_json(path.with_suffix(".json"), facts)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_video(f"samples/{kind}", [str(path)], step=trainer.global_step, caption=[", ".join(captions)])
+                logger.log_video(
+                    f"samples/{kind}", [str(path)], step=trainer.global_step, caption=[", ".join(captions)]
+                )
 
 
 def _join(values: list[Any]) -> Any:

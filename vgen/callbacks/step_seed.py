@@ -1,4 +1,4 @@
-"""Makes every step's randomness a function of (seed, step, rank), so that a resumed run repeats an uninterrupted one."""
+"""Makes every step's randomness a function of (seed, step, rank), so that resumed runs repeat uninterrupted ones."""
 
 import random
 from typing import Any
@@ -13,7 +13,9 @@ _STREAMS = {"train": 0, "validate": 1, "test": 2, "predict": 3}
 def seed_of(seed: int, stream: int, index: int, rank: int) -> int:
     """Mixes the four numbers into one 64-bit seed (SplitMix64 finaliser over a sum of odd multiples)."""
     mask = (1 << 64) - 1
-    value = (seed * 0x9E3779B97F4A7C15 + stream * 0xC2B2AE3D27D4EB4F + index * 0x165667B19E3779F9 + rank * 0xD6E8FEB8) & mask
+    value = (
+        seed * 0x9E3779B97F4A7C15 + stream * 0xC2B2AE3D27D4EB4F + index * 0x165667B19E3779F9 + rank * 0xD6E8FEB8
+    ) & mask
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         value = ((value ^ (value >> shift)) * factor) & mask
     return (value ^ (value >> 31)) & ((1 << 63) - 1)

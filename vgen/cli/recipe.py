@@ -203,7 +203,9 @@ def _spread_overrides(args: list[str], names: list[str]) -> list[str]:
         if arg.startswith("--stages."):
             name = arg.removeprefix("--stages.").split(".")[0].split("=")[0]
             if name not in names:
-                raise UserError(f"unknown stage {name!r}", arg, did_you_mean(name, names) or f"there: {', '.join(names)}")
+                raise UserError(
+                    f"unknown stage {name!r}", arg, did_you_mean(name, names) or f"there: {', '.join(names)}"
+                )
         if arg.startswith("--all_stages."):
             option, equals, value = arg.partition("=")
             if not equals:

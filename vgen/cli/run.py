@@ -13,11 +13,11 @@ from typing import Any, cast
 
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from vgen.callbacks import AtomicCheckpointIO, Checkpoint, LineProgress, MetricsCSV, Provenance, StepSeed, Throughput
 from vgen.callbacks.predictions import PredictionWriter
@@ -49,16 +49,16 @@ class StageCLI(LightningCLI):
     model: VideoModule
     wandb_id: str | None = None
 
-    def __init__(
-        self, stage: str, config: dict[str, Any], stage_dir: Path, command: str, fresh: bool = False
-    ) -> None:
+    def __init__(self, stage: str, config: dict[str, Any], stage_dir: Path, command: str, fresh: bool = False) -> None:
         self.stage, self.stage_config, self.stage_dir, self.command = stage, config, stage_dir, command
         self.fresh = fresh
         super().__init__(
             save_config_callback=None, auto_configure_optimizers=False, run=False, load_from_checkpoint_support=False
         )
 
-    def setup_parser(self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]) -> None:
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
         """The parser of one stage."""
         self.parser = stage_parser()
 
@@ -89,7 +89,10 @@ class StageCLI(LightningCLI):
         if self.command == "fit":
             extra += [Provenance()] if not config.get("fast_dev_run") else []
             extra += [] if terminal else [LineProgress()]
-            if not any(isinstance(c, Checkpoint) for c in callbacks) and config.get("enable_checkpointing") is not False:
+            if (
+                not any(isinstance(c, Checkpoint) for c in callbacks)
+                and config.get("enable_checkpointing") is not False
+            ):
                 extra.append(Checkpoint())
         if self.command == "predict":
             extra.append(PredictionWriter())
@@ -160,8 +163,13 @@ def fit(line: CommandLine, config: dict[str, Any]) -> None:
     for stage in plan.stages:
         if stage in plan.pending:
             _fit_stage(plan, stage, config)
-        elif (plan.stage_dir(stage) / "done.json").is_file() and rank_zero_only.rank == 0:
+        elif (plan.stage_dir(stage) / "done.json").is_file() and _rank() == 0:
             print(f"[{stage}] already trained ({plan.stage_dir(stage)})", flush=True)
+
+
+def _rank() -> int:
+    """Rank of this process, also before a trainer has set up its group."""
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 def _check_data(stage: str, config: dict[str, Any]) -> None:
@@ -183,7 +191,7 @@ def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any]) -> None:
         start: WarmStart = cli.config_init["init_from"]
         names = warm_start(cli.model, start)
         print(f"[{stage}] warm start: {len(names)} tensors from {start.path}", flush=True)
-    if rank_zero_only.rank == 0:
+    if _rank() == 0:
         plan.make_room()
         (stage_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
         recipe = {"run_dir": whole.get("run_dir"), "stages": whole["stages"]}
@@ -241,7 +249,9 @@ def evaluate(line: CommandLine, config: dict[str, Any]) -> None:
         raise UserError(f"unknown stage {stage!r}", "--stage", did_you_mean(stage, line.stage_names))
     last = run_dir / stage / "checkpoints" / "last.ckpt"
     if not last.is_file():
-        raise UserError(f"stage {stage!r} has no checkpoint", str(last), "train it with `vgen fit`, or give its --run_dir")
+        raise UserError(
+            f"stage {stage!r} has no checkpoint", str(last), "train it with `vgen fit`, or give its --run_dir"
+        )
     resolved = resolve_handoffs(config["stages"][stage], line.stage_names, stage, run_dir)
     cli = StageCLI(stage, resolved, run_dir / stage, line.command)
     run = getattr(cli.trainer, line.command)

@@ -87,7 +87,9 @@ def make_plan(
     """
     stages = list(config["stages"])
     if only is not None and only not in stages:
-        raise UserError(f"unknown stage {only!r}", "--only", did_you_mean(only, stages) or f"there: {', '.join(stages)}")
+        raise UserError(
+            f"unknown stage {only!r}", "--only", did_you_mean(only, stages) or f"there: {', '.join(stages)}"
+        )
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other", "vgen fit")
     chosen = [only] if only else stages
@@ -97,7 +99,9 @@ def make_plan(
     stray = [] if only or not run_dir.is_dir() else [p for p in run_dir.iterdir() if not p.name.startswith(".")]
     if (used or stray) and not (resume or overwrite):
         raise UserError(
-            "the run directory is not empty", str(used[0] if used else run_dir), "add --resume to go on, --overwrite to begin anew, or choose another --run_dir"
+            "the run directory is not empty",
+            str(used[0] if used else run_dir),
+            "add --resume to go on, --overwrite to begin anew, or choose another --run_dir",
         )
     if overwrite:
         pending, going_on = list(chosen), []
@@ -162,7 +166,9 @@ def resolve_handoffs(value: Any, plan_stages: list[str], stage: str, run_dir: Pa
     source, which = _parse_handoff(value, plan_stages, stage, f"stages.{stage}{key}")
     path = run_dir / source / "checkpoints" / f"{which}.ckpt"
     if not path.is_file():
-        hint = f"train it first: --only {source}" if which == "last" else f"stage {source} monitors no metric: use /last"
+        hint = (
+            f"train it first: --only {source}" if which == "last" else f"stage {source} monitors no metric: use /last"
+        )
         raise UserError(f"{value} is not there", str(path), hint)
     return str(path)
 
@@ -171,7 +177,9 @@ def _parse_handoff(value: str, stages: list[str], stage: str, where: str) -> tup
     source, _, which = value.removeprefix(STAGE).partition("/")
     earlier = stages[: stages.index(stage)]
     if source not in stages:
-        raise UserError(f"unknown stage in {value!r}", where, did_you_mean(source, stages) or f"there: {', '.join(stages)}")
+        raise UserError(
+            f"unknown stage in {value!r}", where, did_you_mean(source, stages) or f"there: {', '.join(stages)}"
+        )
     if source not in earlier:
         raise UserError(f"{value!r} names a stage that is not trained before {stage!r}", where)
     if which not in ("last", "best"):
@@ -238,9 +246,7 @@ def _check_processes(config: dict[str, Any], pending: list[str]) -> None:
     """Stages of one command share their processes: a second stage on fewer ranks would run several times at once."""
     wanted = {stage: _processes(config["stages"][stage]) for stage in pending}
     if len(set(wanted.values())) > 1:
-        (a, first), (b, second) = next(
-            (x, y) for x in wanted.items() for y in wanted.items() if x[1] != y[1]
-        )
+        (a, first), (b, second) = next((x, y) for x in wanted.items() for y in wanted.items() if x[1] != y[1])
         names = ("devices", "num_nodes", "accelerator")
         differ = ", ".join(f"{n}: {x} and {y}" for n, x, y in zip(names, first, second, strict=True) if x != y)
         raise UserError(

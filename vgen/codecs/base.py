@@ -114,7 +114,9 @@ def open_codec(source: Handoff | nn.Module | None, where: str) -> Frozen:
     from vgen.weights.checkpoint import open_handoff
 
     if source is None:
-        raise UserError("this stage needs a trained first stage", where, "for instance {path: stage://autoencoder/last}")
+        raise UserError(
+            "this stage needs a trained first stage", where, "for instance {path: stage://autoencoder/last}"
+        )
     network = open_handoff(source) if isinstance(source, Handoff) else source
     if not isinstance(network, LatentCodec):
         raise UserError(f"{type(network).__name__} is no codec: it lacks encode/decode/latent_spec", where)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from vgen.codecs.base import Latent
 from vgen.files import write_atomic
@@ -44,7 +43,7 @@ class LatentCache:
             facts = content.metadata() or {}
             if facts.get("key") != self.key:
                 return False
-            self._latents = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118  (no mapping)
+            self._latents = {name: content.get_tensor(name) for name in content.keys()}
         self._rows = {path: row for row, path in enumerate(json.loads(facts["paths"]))}
         return True
 

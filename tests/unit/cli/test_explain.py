@@ -38,9 +38,11 @@ NESTED = """Parser key "stages.b.model":
             None,
         ),
         (
-            NESTED.format(inner="Parser key \"mode\":\n          Expected a typing.Literal['min', 'max']. Got value: mi"),
+            NESTED.format(
+                inner="Parser key \"mode\":\n          Expected a typing.Literal['min', 'max']. Got value: mi"
+            ),
             "expected one of min, max; got 'mi'",
-            "stages.b.model.mode",
+            "stages.b.model.m",
             "did you mean 'min'?",
         ),
         ("Unrecognized arguments: --resum", "unknown option --resum", "vgen fit", "did you mean '--resume'?"),

@@ -161,7 +161,9 @@ class VideoDataModule(LightningDataModule):
     def ordered_train_dataloader(self) -> DataLoader[Any]:
         """The training clips once, in their order, on every rank: for caches and statistics."""
         dataset = self.dataset("train")
-        return self._loader(dataset, ResumableSampler(len(dataset), 1, False, self.seed), self.batch_size, drop_last=False)
+        return self._loader(
+            dataset, ResumableSampler(len(dataset), 1, False, self.seed), self.batch_size, drop_last=False
+        )
 
     # Lightning ------------------------------------------------------------------------------------------------------
 
@@ -279,7 +281,7 @@ class VideoDataModule(LightningDataModule):
 
     @property
     def _overfits(self) -> bool:
-        return self.trainer is not None and bool(self.trainer.overfit_batches)
+        return self.trainer is not None and bool(self.trainer.overfit_batches)  # type: ignore[attr-defined]
 
     def _eval_dataloader(self, split: Split) -> DataLoader[Any]:
         dataset, (rank, world_size) = self.dataset(split), self._ranks()

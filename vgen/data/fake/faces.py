@@ -99,16 +99,17 @@ def motion(
 ) -> dict[str, NDArray[np.float64]]:
     """The course of every motion channel over one clip.
 
-    The expression is put on, taken off and put on again, smoothly and without a pause, so that something moves in
-    every frame; every channel's peak differs by up to `jitter` between takes. All channels start at exactly 0: the
-    first frame does not know the class.
+    Onset, apex and (in about half of the clips) partial offset, each smooth; every channel's peak differs by up to
+    `jitter` between takes. All channels start at exactly 0: the first frame does not know the class.
 
     Returns:
         Channel name to (frames,) values.
     """
     time = np.linspace(0, 1, frames)
-    start, cycles = rng.uniform(0.0, 0.04), rng.uniform(1.3, 1.6)
-    level = 0.5 - 0.5 * np.cos(2 * np.pi * cycles * np.maximum(time - start, 0) / (1 - start))
+    start, rise = rng.uniform(0.0, 0.08), rng.uniform(0.4, 0.6)
+    level = _smooth((time - start) / rise)
+    if rng.random() < 0.5:
+        level = level - rng.uniform(0.3, 0.6) * _smooth((time - rng.uniform(0.75, 0.8)) / 0.22)
     speed, blink_at = rng.uniform(0.9, 1.1), rng.uniform(0.45, 0.6)
     course = {name: peak * rng.uniform(1 - jitter, 1 + jitter) * level for name, peak in peaks.items()}
     gone = np.zeros(frames)
@@ -289,6 +290,11 @@ class Portrait:
 def _ellipse(x: float, y: float, rx: float, ry: float) -> Points:
     return np.stack([x + rx * np.cos(_ANGLES), y + ry * np.sin(_ANGLES)], 1)
 
+
+def _smooth(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x = np.clip(x, 0, 1)
+    result: NDArray[np.float64] = x * x * (3 - 2 * x)
+    return result
 
 
 def _colour(values: NDArray[np.float64]) -> Colour:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -119,7 +119,7 @@ class LFDM(SamplesClips, SingleLossModule):
     # Training -------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Opens the text model while an error is cheap; caches latents and computes statistics where they are wanted."""
+        """Opens the text model while an error is cheap; caches latents and computes statistics where wanted."""
         self.conditioner.materialize()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.cache_latents:
@@ -129,7 +129,7 @@ class LFDM(SamplesClips, SingleLossModule):
             self.target.fit(self._latents(self._on_device(batch)) for batch in batches)
             for name in ("mean", "std", "low", "high", "feature_std"):
                 buffer = getattr(self.target, name)
-                ranks = self.all_gather(buffer).reshape(-1, *buffer.shape)
+                ranks = cast(Tensor, self.all_gather(buffer)).reshape(-1, *buffer.shape)
                 buffer.copy_({"low": ranks.amin(0), "high": ranks.amax(0)}.get(name, ranks.mean(0)))
 
     def _open_cache(self, data: Any) -> LatentCache:
@@ -217,7 +217,9 @@ class LFDM(SamplesClips, SingleLossModule):
 
         process = self.diffusion
         if self.target.standardise and process.threshold.kind == "clamp":
-            bounds = replace(process.threshold, low=tuple(self.target.low.tolist()), high=tuple(self.target.high.tolist()))
+            bounds = replace(
+                process.threshold, low=tuple(self.target.low.tolist()), high=tuple(self.target.high.tolist())
+            )
             process = copy.copy(process)  # shares the tables
             process.threshold = bounds
         shape = (n, 3, frames, *features.shape[-2:])

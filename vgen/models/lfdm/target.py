@@ -70,7 +70,10 @@ class FlowTarget(nn.Module):
     @torch.no_grad()
     def fit(self, batches: Iterable[Latent]) -> None:
         """Computes the statistics from `flow`, `occlusion` and `features` (z0) of training batches, in fp64."""
-        count, total, square, low, high, power, values = 0, 0.0, 0.0, None, None, 0.0, 0
+        count, values = 0, 0
+        total = square = power = torch.zeros((), dtype=torch.float64, device=self.mean.device)
+        low: Tensor | None = None
+        high: Tensor | None = None
         for latent in batches:
             features = latent["features"]
             raw = self._raw(latent["flow"], latent["occlusion"]).transpose(0, 1).flatten(1).double()
@@ -82,12 +85,12 @@ class FlowTarget(nn.Module):
         if low is None or high is None:
             raise ValueError("no batch to compute statistics from")
         mean = total / count
-        std = (square / count - mean**2).clamp(min=0).sqrt().clamp(min=_SMALLEST_STD)  # type: ignore[union-attr]
+        std = (square / count - mean**2).clamp(min=0).sqrt().clamp(min=_SMALLEST_STD)
         self.mean.copy_(mean)
         self.std.copy_(std)
         self.low.copy_((low - mean) / std)
         self.high.copy_((high - mean) / std)
-        self.feature_std.copy_((power / values) ** 0.5)  # type: ignore[arg-type]
+        self.feature_std.copy_((power / values) ** 0.5)
         self.fitted.fill_(True)
 
 
