@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,11 @@ REPOSITORY = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("recipe.yaml")
 # Pickle may write equal contents in different ways after a resume (a string once or twice), so hashes may differ.
 CODEC_HASH = "/vgen/init_args/codec/sha256"
+# Lightning counts the epochs that were begun, and an epoch's validation batches, differently after a resume at the end
+# of an epoch without a validation. Batches, schedules and the end of the training go by others, which are compared.
+LOOSE_COUNTS = re.compile(
+    r"/loops/fit_loop/(epoch_progress/(current|total)/(ready|started|processed)|epoch_loop.val_loop.batch_progress/total/\w+)"
+)
 STAGES = ("autoencoder", "diffusion")
 
 
@@ -77,6 +83,6 @@ def assert_same(one, other, stages=STAGES, names=("last",)):
     for stage in stages:
         for name in names:
             a, b = checkpoint(one, stage, name), checkpoint(other, stage, name)
-            found = [key for key in differences(a, b) if key != CODEC_HASH]
+            found = [key for key in differences(a, b) if key != CODEC_HASH and not LOOSE_COUNTS.fullmatch(key)]
             assert not found, f"{stage}/{name}: {found}"
         assert rows(one, stage) == rows(other, stage), stage

@@ -92,11 +92,12 @@ def test_resume_at_the_end_of_an_epoch(tmp_path, monkeypatch):
     assert_same(whole, fit(run, *arguments, "--resume", recipe=recipe), ["autoencoder"], ["last", "best"])
 
 
+@pytest.mark.parametrize("limit", ["max_steps=20", "max_epochs=4"])
 @pytest.mark.parametrize("validation", ["limit_val_batches=0", "check_val_every_n_epoch=2", "limit_val_batches=1.0"])
-def test_stopped_again_and_again_at_epochs_ends(tmp_path, monkeypatch, validation):
+def test_stopped_again_and_again_at_epochs_ends(tmp_path, monkeypatch, validation, limit):
     """Each resume counts the epochs right, so that the training is not longer than it should be."""
     recipe = variant(tmp_path, every_n_steps=5)
-    limit = ("--all_stages.trainer.max_steps=-1", "--all_stages.trainer.max_epochs=4")
+    limit = ("--all_stages.trainer.max_steps=-1", f"--all_stages.trainer.{limit}")
     arguments = (*limit, f"--all_stages.trainer.{validation}", "--only", "autoencoder")
     whole = fit(tmp_path / "whole", *arguments, recipe=recipe)
     run = tmp_path / "stopped"
@@ -163,6 +164,18 @@ def test_without_an_interval_every_epoch_is_saved(tmp_path, monkeypatch):
     stop(run, monkeypatch, "autoencoder:6:raise", recipe=recipe)
     assert checkpoint(run, "autoencoder")["global_step"] == 5
     assert not checkpoint_path(run, "autoencoder", "best").exists()
+
+
+@pytest.mark.parametrize("limit", ["max_steps=17", "max_epochs=4"])
+def test_checkpoints_of_whole_epochs_resume_exactly(tmp_path, monkeypatch, limit):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.read_text().replace("{every_n_steps: 2, monitor: val/loss}", "{monitor: val/loss}"))
+    arguments = ("--all_stages.trainer.max_steps=-1", f"--all_stages.trainer.{limit}", "--only", "autoencoder")
+    whole = fit(tmp_path / "whole", *arguments, recipe=recipe)
+    run = tmp_path / "stopped"
+    for step in (8, 11):
+        stop(run, monkeypatch, f"autoencoder:{step}:raise", "--resume", *arguments, recipe=recipe)
+    assert_same(whole, fit(run, *arguments, "--resume", recipe=recipe), ["autoencoder"], ["last", "best"])
 
 
 def test_seconds_go_on_over_a_resume(tmp_path, monkeypatch):

@@ -54,7 +54,8 @@ class Checkpoint(CheckpointBase):
 
     `last.ckpt` is written at the given interval and at the last step, so that a longer training can go on from there
     as if it had never stopped. Where a validation within an epoch follows the step that was saved, it is written again
-    afterwards: a resumed run does not repeat the validation. `best.ckpt` is written right after the validation that was the best.
+    afterwards: a resumed run does not repeat the validation. `best.ckpt` is written right after the validation that
+    was the best.
 
     Args:
         every_n_steps: Save once in that many optimiser steps (of the generator).
@@ -93,6 +94,7 @@ class Checkpoint(CheckpointBase):
         if step == self._saved_step:  # also between the batches of one step, under gradient accumulation
             return
         due = step == trainer.max_steps or (self.every_n_steps is not None and step % self.every_n_steps == 0)
+        due = due or (trainer.is_last_batch and self.every_n_steps is None and self.every_n_minutes is None)
         if self.every_n_minutes is not None:
             waited = time.monotonic() - self._saved_time >= 60 * self.every_n_minutes
             due = due or trainer.strategy.broadcast(waited)  # clocks of ranks differ
@@ -113,11 +115,10 @@ class Checkpoint(CheckpointBase):
             self._save_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves once per epoch where no interval is given, and always at the end of the last epoch."""
-        due = self._due or (self.every_n_steps is None and self.every_n_minutes is None)
-        self._due = False
+        """Saves what has waited for the end of the epoch, and always at the end of the last one."""
         # Here and not behind the loop, whose end counts as part of what is done: more epochs can follow exactly.
-        due = due or trainer.current_epoch + 1 == trainer.max_epochs
+        due = self._due or trainer.current_epoch + 1 == trainer.max_epochs
+        self._due = False
         if due and self._saved_step != trainer.global_step:
             self._save_last(trainer)
 

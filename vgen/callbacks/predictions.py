@@ -34,4 +34,6 @@ class PredictionWriter(Callback):
         for clip in outputs:
             index = self._clips * trainer.world_size + trainer.global_rank  # as the loaders deal clips out to ranks
             self._clips += 1
+            if index >= len(trainer.datamodule.dataset("test")):  # type: ignore[attr-defined]
+                continue  # the first clips again, dealt out to give every rank as many
             write_video(folder / f"{index:06d}.mp4", to_uint8(clip).cpu(), fps=fps)

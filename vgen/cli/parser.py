@@ -81,6 +81,6 @@ def _class_help(line: CommandLine) -> None:
 
 def to_plain(parser: LightningArgumentParser, config: Namespace) -> dict[str, Any]:
     """The configuration as nested dicts of plain values, defaults included."""
-    plain: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False, skip_validation=True))
+    plain: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     plain.pop("config", None)
     return plain

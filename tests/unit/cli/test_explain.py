@@ -39,7 +39,7 @@ NESTED = """Parser key "stages.b.model":
         ),
         (
             NESTED.format(
-                inner="Parser key \"mode\":\n          Expected a typing.Literal['min', 'max']. Got value: mi"
+                inner="Parser key \"m\":\n          Expected a typing.Literal['min', 'max']. Got value: mi"
             ),
             "expected one of min, max; got 'mi'",
             "stages.b.model.m",
