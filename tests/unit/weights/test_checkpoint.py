@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import vgen
 from tests.tiny_lfdm import autoencoder, lfae, lfdm, spec
-from vgen.codecs import open_codec
+from vgen.codecs import Companion, open_codec
 from vgen.configurable import Configurable
 from vgen.errors import UserError
 from vgen.training import SingleLossModule
@@ -158,6 +158,16 @@ def test_a_changed_or_missing_first_stage(run: Path) -> None:
     file.unlink()
     with pytest.raises(UserError, match="no such file"):
         vgen.load(run)
+
+
+def test_a_companion_is_opened_when_it_is_asked_for(run: Path) -> None:
+    file = run / "first" / "checkpoints" / "last.ckpt"
+    companion = Companion(Handoff(str(file)))
+    network = companion.open()
+    assert network is companion.open()
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
+    with pytest.raises(UserError, match="no such file"):
+        Companion(Handoff(str(run / "gone.ckpt"))).open()
 
 
 def test_what_only_training_needs_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
