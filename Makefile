@@ -37,7 +37,7 @@ demo: setup  ## train both LFDM stages on drawn clips, sample videos, write the 
 	@test -f $(DEMO_DATA)/landmarks.json || $(BIN)/vgen data make-fake mug --out $(DEMO_DATA) --processes 2
 	$(BIN)/vgen fit $(DEMO_CONFIG) --run_dir $(DEMO_RUN) --resume
 	$(BIN)/vgen sample $(DEMO_RUN) --gif
-	$(BIN)/vgen evaluate $(DEMO_RUN) --classifier-steps 150
+	$(BIN)/vgen evaluate $(DEMO_RUN) --clips 98 --classifier-steps 150
 	$(BIN)/vgen report $(DEMO_RUN)
 
 test: setup  ## lint, then all tests that fit into 15 minutes on 2 cores
