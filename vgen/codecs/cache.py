@@ -20,7 +20,7 @@ class LatentCache:
     """Tensors per clip, looked up by the clip's path.
 
     One safetensors file holds all clips; it is read once and stays in memory, so this is for sets whose latents fit
-    there (LFDM's are 200 KB a clip at full size). The batches that fill it are always the same, so that a resumed run
+    there (LFDM's take 1.5 MB a clip at full size). The batches that fill it are always the same, so that a resumed run
     finds the numbers it had.
 
     Args:
@@ -36,7 +36,9 @@ class LatentCache:
         self._latents: Latent = {}
 
     def open(self) -> bool:
-        """Reads the file; False where there is none under this key."""
+        """Reads the file, once; False where there is none under this key."""
+        if self._rows:
+            return True
         if not self.file.is_file():
             return False
         with safe_open(self.file, "pt") as content:

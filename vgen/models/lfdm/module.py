@@ -139,7 +139,8 @@ class LFDM(SamplesClips, SingleLossModule):
                 "cache_latents",
                 "set augmentation: none and sampling: uniform, or cache_latents: false",
             )
-        key = {"data": data.fingerprint, "clips": self.clip_spec.to_dict(), "sampling": data.sampling}
+        key = {"data": data.fingerprint, "clips": self.clip_spec.to_dict()}
+        key["frames"] = [data.sampling, data.stride, data.short_clips, data.resize]
         key["codec"] = [self.header()["init_args"]["codec"], self.codec.fingerprint()]
         cache = LatentCache(Path(self.trainer.default_root_dir) / "latents.safetensors", key)
         if self.trainer.is_global_zero and not cache.open():

@@ -205,6 +205,7 @@ class _Data:
     """What `on_fit_start` asks of a DataModule."""
 
     repeatable, sampling, fingerprint = True, "uniform", "abc"
+    stride, short_clips, resize = 1, "repeat_last", "letterbox"
 
     def ordered_train_dataloader(self) -> list[dict[str, Any]]:
         return [batch(2), {**batch(2), "path": ["clip2", "clip3"]}]
