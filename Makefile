@@ -39,6 +39,8 @@ demo: setup  ## train both LFDM stages on drawn clips, sample videos, write the 
 	$(BIN)/vgen sample $(DEMO_RUN) --gif
 	$(BIN)/vgen evaluate $(DEMO_RUN) --clips 98 --classifier-steps 150
 	$(BIN)/vgen report $(DEMO_RUN)
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; then \
+	  $(BIN)/python -m webbrowser -t "file://$(abspath $(DEMO_RUN))/report.html" > /dev/null; fi
 
 test: setup  ## lint, then all tests that fit into 15 minutes on 2 cores
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from vgen.files import write_atomic, write_json
 from vgen.video import to_float
 
 View = Literal["clip", "first_frame"]
+_STILL = 4  # frames of a still clip; more of the same tell the network nothing, but cost as much as real ones
 
 
 class CompactClassifier(nn.Module):
@@ -105,7 +106,7 @@ class TrainingSettings:
         brightness: Largest random change of brightness and of contrast, as a share of the value range.
         label_smoothing: Of the cross-entropy.
         seed: Decides initialisation, order and augmentation.
-        view: What the network sees: the `clip`, or its `first_frame` repeated.
+        view: What the network sees: the `clip`, or its `first_frame` as a short still clip.
     """
 
     steps: int = 200
@@ -120,9 +121,9 @@ class TrainingSettings:
     view: View = "clip"
 
 
-def repeat_first_frame(video: Tensor) -> Tensor:
-    """Shows the first frame (of a clip (B, C, T, H, W)) T times: all that can be read without motion."""
-    return video[:, :, :1].expand_as(video)
+def repeat_first_frame(video: Tensor, frames: int | None = None) -> Tensor:
+    """Shows the first frame of a clip (B, C, T, H, W) `frames` (default: T) times: what can be read without motion."""
+    return video[:, :, :1].expand(-1, -1, frames or video.shape[2], -1, -1)
 
 
 def collect(loader: Iterable[Mapping[str, Any]], clips: int | None = None) -> tuple[Tensor, Tensor, list[str]]:
@@ -186,7 +187,7 @@ def train_classifier(
         rows = rows.to(device)
         clips = to_float(videos[rows])
         if settings.view == "first_frame":
-            clips = repeat_first_frame(clips)
+            clips = repeat_first_frame(clips, _STILL)
         loss = F.cross_entropy(
             model(_augment(clips, settings, chance)), labels[rows].to(device), label_smoothing=settings.label_smoothing
         )
@@ -224,7 +225,7 @@ def classify(model: nn.Module, videos: Tensor, view: View = "clip", batch: int =
     scores = []
     for piece in torch.split(videos, batch):
         clips = to_float(piece) if piece.dtype == torch.uint8 else piece
-        scores.append(model(repeat_first_frame(clips) if view == "first_frame" else clips))
+        scores.append(model(repeat_first_frame(clips, _STILL) if view == "first_frame" else clips))
     return torch.cat(scores)
 
 
