@@ -75,23 +75,38 @@ def _progress_of(stage: Stage, kind: str, clips: list[Clip], media: Media) -> Ma
     )
 
 
+def _generated_of(run: Run, media: Media) -> Markup:
+    """The grid of all generated videos over the full width, then the single ones."""
+    grids = [clip for clip in run.generated if clip.kind == "grid"]
+    single = [clip for clip in run.generated if clip.kind != "grid"]
+    overview = [
+        tag(
+            "figure",
+            # Its columns have no use for less than a few centimetres: on a narrow screen it is moved sideways instead.
+            tag("div", media.video(clip.path, "all generated videos"), class_="wide", tabindex=0),
+            tag("figcaption", clip.rows) if clip.rows else None,
+            class_="clip overview",
+        )
+        for clip in grids
+    ]
+    cells = [
+        tag(
+            "figure",
+            media.video(clip.path, f"generated: {clip.path.stem}"),
+            tag("figcaption", " · ".join(clip.captions) or clip.path.stem.replace("_", " ")),
+            class_="clip",
+        )
+        for clip in single[:_GENERATED_SHOWN]
+    ]
+    more = len(single) - len(cells)
+    note = tag("p", f"{more} more in {run.folder.name}/generated", class_="minor") if more else None
+    return tag("div", tag("h3", "Generated videos"), overview, tag("div", cells, class_="videos"), note, class_="card")
+
+
 def _samples_of(run: Run, media: Media) -> Markup | None:
     blocks: list[Markup] = []
     if run.generated:
-        shown = run.generated[:_GENERATED_SHOWN]
-        cells = [
-            tag(
-                "figure",
-                media.video(clip.path, f"generated: {clip.path.stem}"),
-                tag("figcaption", " · ".join(clip.captions) or clip.path.stem.replace("_", " ")),
-                class_="clip",
-            )
-            for clip in shown
-        ]
-        more = len(run.generated) - len(shown)
-        note = tag("p", f"{more} more in {run.folder.name}/generated", class_="minor") if more else None
-        grid = tag("div", cells, class_="videos")
-        blocks.append(tag("div", tag("h3", "Generated videos"), grid, note, class_="card"))
+        blocks.append(_generated_of(run, media))
     training: list[Markup] = []
     for stage in reversed(run.stages):  # the last stage is what a reader came for
         kinds: dict[str, list[Clip]] = {}

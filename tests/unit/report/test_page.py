@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from tests.run_directory import write_run
+from tests.run_directory import write_mp4, write_run
 from vgen.errors import UserError
 from vgen.report import read_run, render, write_report
 
@@ -57,6 +57,16 @@ def test_videos_are_the_files_themselves(run_dir):
     assert all({"autoplay", "loop", "muted", "playsinline"} <= set(video) for video in videos)
     embedded = {base64.b64decode(video["src"].partition(",")[2]) for video in videos}
     assert next(iter((run_dir / "generated").glob("*.mp4"))).read_bytes() in embedded
+
+
+def test_the_grid_of_all_videos_has_the_full_width(run_dir):
+    write_mp4(run_dir / "generated" / "grid.mp4", tiles=3)
+    (run_dir / "generated" / "grid.json").write_text(json.dumps({"kind": "grid", "rows": "one row for each picture"}))
+    page = render([read_run(run_dir)])
+    assert "one row for each picture" in " ".join(parse(page).text)
+    single = page.partition('<div class="videos">')[2]
+    assert page.index('<div class="wide"') < page.index('<div class="videos">')
+    assert "all generated videos" not in single and single.count("<video") == 7 + 2 * 7
 
 
 def test_sections_and_figures(run_dir):
