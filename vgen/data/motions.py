@@ -4,6 +4,7 @@ Every region of a video gives one clip of every class, and all of them start wit
 told from the motion alone, never from the first frame. The picture plays on while the camera moves.
 """
 
+import csv
 import json
 import math
 from collections.abc import Sequence
@@ -60,8 +61,9 @@ def make_motions(
 ) -> dict[str, int]:
     """Writes `<out>/{train,test}/<motion>/<video>_<number>.mp4`, to be read by the Folder DataModule.
 
-    Regions of the two sets never overlap: they come from different parts of the picture (the right-hand 30 % is the
-    test part) or, where the picture is too narrow for that, from different times. Scene cuts end a clip.
+    `metadata.csv` names every clip's motion, set and, as its subject, the region that it was cut from. Regions of the
+    two sets never overlap: they come from different parts of the picture (the right-hand 30 % is the test part) or,
+    where the picture is too narrow for that, from different times. Scene cuts end a clip.
 
     Args:
         videos: Source files.
@@ -84,7 +86,7 @@ def make_motions(
     if len({Path(v).stem for v in videos}) < len(videos):
         raise UserError("two videos have the same name", where=", ".join(str(v) for v in videos))
     counts: dict[str, int] = {}
-    sources = []
+    sources, rows = [], []
     for number, video in enumerate(videos):
         path = Path(video)
         pictures, fps = _load(path), probe(path).fps or 25.0
@@ -95,8 +97,10 @@ def make_motions(
             strength = float(np.random.default_rng((seed, number, index)).uniform(1 - _JITTER, 1 + _JITTER))
             for name in MOTIONS:
                 clip = render(pictures, region, name, size, frames, strength)
-                target = out / region.split / name / f"{path.stem}_{index:04d}.mp4"
+                place = f"{path.stem}_{index:04d}"
+                target = out / region.split / name / f"{place}.mp4"
                 encode(target, clip, fps, options={"crf": "12", "preset": "veryfast"})
+                rows.append((target.relative_to(out).as_posix(), name, place, region.split))
                 key = f"{region.split}/{name}"
                 counts[key] = counts.get(key, 0) + 1
         sources.append({"file": path.name, "frames": len(pictures), "regions": len(regions), "fps": fps})
@@ -106,6 +110,8 @@ def make_motions(
             where=", ".join(str(v) for v in videos),
             hint=f"they must have {frames} frames without a cut, {math.ceil(2 * _ROOM * size)} px and some detail",
         )
+    with atomic_path(out / "metadata.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("path", "label", "subject", "split"), *rows])
     about = {"sources": sources, "size": size, "frames": frames, "seed": seed, "counts": counts}
     with atomic_path(out / "motions.json") as temporary:
         temporary.write_text(json.dumps(about, indent=2))

@@ -72,7 +72,7 @@ def evaluate_image_to_video(
         metrics.update(_reconstruction(batches, decode_real, classifier, landmarks, device, seed))
     metrics.update(_reading_of_real_clips(batches, classifier, first_frame_classifier, device, seed))
     metrics.update(_generation(model, batches, class_names, classifier, clips, seed, batch_size, options, device))
-    subjects = {name for batch in batches for name in batch.get("subject") or ()}
+    subjects = {name for batch in batches for name in batch.get("subject") or () if name}
     found = sum(len(batch["video"]) for batch in batches)
     return {
         "protocol": "image_to_video/compact",

@@ -84,7 +84,7 @@ def group_numbers(groups: Sequence[str] | Tensor | None, n: int) -> Tensor:
     """Numbers groups so that all ranks agree on them; -1 where there are none.
 
     Args:
-        groups: Name or number of the group of each of n clips.
+        groups: Name or number of the group of each of n clips; an empty name is none.
         n: Number of clips.
 
     Returns:
@@ -94,9 +94,12 @@ def group_numbers(groups: Sequence[str] | Tensor | None, n: int) -> Tensor:
         return torch.full((n,), -1, dtype=torch.int64)
     if isinstance(groups, Tensor):
         return groups.detach().long().reshape(n)
-    digests = [hashlib.blake2b(str(group).encode(), digest_size=7).digest() for group in groups]
-    numbers = torch.tensor([int.from_bytes(digest, "little") for digest in digests], dtype=torch.int64)
-    return numbers.reshape(n)
+    numbers = [_group_number(str(group)) if group else -1 for group in groups]
+    return torch.tensor(numbers, dtype=torch.int64).reshape(n)
+
+
+def _group_number(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "little")
 
 
 def separate(groups: Tensor) -> Tensor:

@@ -50,6 +50,8 @@ def test_counts_and_layout(made):
     module = Folder(str(root), 32, 8)
     assert module.clip_spec.class_names == tuple(sorted(MOTIONS))
     assert len(module.index.of("train")) == counts["train/zoom_in"] * len(MOTIONS)
+    regions = {r.subject for r in module.index.of("train")}
+    assert len(regions) == counts["train/zoom_in"] and not regions & {r.subject for r in module.index.of("test")}
     first = [read_frames(root / "test" / name / "wide_0001.mp4", [0]) for name in MOTIONS
              if (root / "test" / name / "wide_0001.mp4").exists()]  # fmt: skip
     assert all(np.abs(f.astype(int) - first[0]).mean() < 3 for f in first)
