@@ -19,7 +19,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format type parity smoke clean
+.PHONY: help setup demo test test-all lint format type schema parity smoke clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ format: setup  ## ruff: rewrite in the house format
 
 type: setup  ## mypy over the package
 	$(BIN)/mypy
+
+schema: setup  ## lightning_configs/schema.json, by which editors complete and check recipes
+	$(BIN)/vgen schema --out lightning_configs/schema.json
 
 parity: setup  ## every vector of PARITY_DIR (or the small ones in tests/golden) against our networks
 	$(PYTEST) $(if $(PARITY_DIR),tests/parity,tests/golden)

@@ -33,10 +33,15 @@ def _same_random_numbers():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def _written_run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("written") / "lfdm_mug")
+
+
 @pytest.fixture
-def run_dir(tmp_path):
+def run_dir(_written_run, tmp_path):
     """A finished run with videos, curves and one evaluation."""
-    return write_run(tmp_path / "runs" / "lfdm_mug")
+    return shutil.copytree(_written_run, tmp_path / "runs" / "lfdm_mug")
 
 
 def pytest_unconfigure():

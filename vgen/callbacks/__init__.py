@@ -1,9 +1,11 @@
 """What goes with every training: averages, seeds, checkpoints, pictures, numbers."""
 
 from vgen.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
+from vgen.callbacks.clock import Clock
 from vgen.callbacks.ema import EMA
 from vgen.callbacks.metrics_csv import MetricsCSV
-from vgen.callbacks.progress import LineProgress
+from vgen.callbacks.optimizer_stats import OptimizerStats
+from vgen.callbacks.progress import LineProgress, TerminalProgress
 from vgen.callbacks.provenance import Provenance
 from vgen.callbacks.sample_logger import SampleLogger
 from vgen.callbacks.step_seed import StepSeed
@@ -13,10 +15,13 @@ __all__ = [
     "EMA",
     "AtomicCheckpointIO",
     "Checkpoint",
+    "Clock",
     "LineProgress",
     "MetricsCSV",
+    "OptimizerStats",
     "Provenance",
     "SampleLogger",
     "StepSeed",
+    "TerminalProgress",
     "Throughput",
 ]

@@ -1,32 +1,38 @@
-"""Writes samples and reconstructions during training, always of the same clips with the same noise."""
+"""Shows what a model makes during training, always of the same clips with the same noise."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from vgen.callbacks.ema import averaged_weights
 from vgen.files import write_json
-from vgen.video import Reconstructs, Samples, to_uint8
-from vgen.video.grid import video_grid
+from vgen.video import Field, Illustrates, Reconstructs, Samples, to_uint8
+from vgen.video.figure import INK, PAPER, figure
 from vgen.video.io import write_video
+
+_KEY_SIDE = 84
 
 
 class SampleLogger(Callback):
-    """Every N steps: mp4 grids under `<run>/<stage>/samples`, and to W&B where it is a logger.
+    """Every N steps: an mp4 figure under `<run>/<stage>/samples`, and to W&B where it is a logger.
 
-    The first validation clips give the conditions, clip i is sampled from seed i, and averaged weights are used where
-    the run keeps them, so that two pictures of a run differ by training alone. A model that only reconstructs gives
-    reconstructions (real clips in the upper row, theirs below).
+    Columns are clips. Rows are the picture that a clip is generated from (where there is one), the real clip, its
+    reconstruction, the generated clip, and what the model shows of its inside (`Illustrates`: flow, occlusion). The
+    first validation clips give the conditions, clip i is generated from seed i, and averaged weights are used where
+    the run keeps them: two figures of a run differ by training alone, also on another number of ranks, which share
+    the clips among them.
 
     Args:
-        every_n_steps: Optimiser steps between two pictures; one is always made at the end.
-        num_samples: Clips in a picture.
+        every_n_steps: Optimiser steps between two figures; one is always made at the end.
+        num_samples: Clips in a figure.
     """
 
     def __init__(self, every_n_steps: int = 2000, num_samples: int = 8) -> None:
@@ -35,8 +41,8 @@ class SampleLogger(Callback):
         self._last = -1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says once where a model can do neither."""
-        if not isinstance(pl_module, (Samples, Reconstructs)):
+        """Says once where there is nothing to show."""
+        if not isinstance(pl_module, (Samples, Reconstructs, Illustrates)):
             rank_zero_info(
                 f"SampleLogger: {type(pl_module).__name__} neither samples nor reconstructs; nothing to show"
             )
@@ -44,73 +50,106 @@ class SampleLogger(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Makes a picture at multiples of `every_n_steps`."""
+        """Makes a figure at multiples of `every_n_steps`."""
         step = trainer.global_step
         if step and step % self.every_n_steps == 0 and step != self._last:
             self._show(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the last picture."""
+        """Makes the last figure."""
         if trainer.global_step != self._last and trainer.global_step > 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._show(trainer, pl_module)
 
-    def _fixed_batch(self, trainer: Trainer) -> dict[str, Any] | None:
-        """The first `num_samples` validation clips, on the CPU."""
-        if self._batch is None:
-            parts: list[dict[str, Any]] = []
-            for batch in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
-                parts.append(batch)
-                if sum(len(p["video"]) for p in parts) >= self.num_samples:
-                    break
-            if not parts:
-                return None
-            self._batch = {key: _join([p[key] for p in parts])[: self.num_samples] for key in parts[0]}
-        return self._batch
-
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last = trainer.global_step
-        if not trainer.is_global_zero:
+        if not isinstance(pl_module, (Samples, Reconstructs, Illustrates)):
             return
-        batch = self._fixed_batch(trainer)
-        if batch is None:
-            return
-        real = batch["video"]
-        moved = pl_module.transfer_batch_to_device(batch, pl_module.device, 0)
+        if self._batch is None:
+            self._batch = trainer.datamodule.first_clips("val", self.num_samples)  # type: ignore[attr-defined]
+        batch = self._batch
+        count = len(batch["video"])
+        # Every rank computes as many clips (sharded networks take part in every call); what is too much is dropped.
+        share = -(-count // trainer.world_size)
+        mine = [min(trainer.global_rank + i * trainer.world_size, count - 1) for i in range(share)]
+        part = {k: v[mine] if isinstance(v, Tensor) else [v[i] for i in mine] for k, v in batch.items()}
+        moved = pl_module.transfer_batch_to_device(part, pl_module.device, 0)
         moved = pl_module.on_after_batch_transfer(moved, 0)
-        captions = [str(text) for text in batch.get("text", batch.get("path", []))]
-        was_training = pl_module.training
-        pl_module.eval()
-        try:
-            with torch.no_grad(), averaged_weights(trainer, pl_module):
-                for kind, video in _pictures(pl_module, moved):
-                    rows = torch.cat([real, to_uint8(video).cpu()])
-                    self._write(trainer, kind, video_grid(rows, columns=len(real)), captions, pl_module)
-        finally:
-            pl_module.train(was_training)
+        with torch.no_grad(), _evaluating(trainer, pl_module), averaged_weights(trainer, pl_module):
+            rows = {name: _gathered(trainer, row, count) for name, row in _rows(pl_module, moved, mine).items()}
+        if trainer.is_global_zero:
+            self._write(trainer, pl_module, {"real": batch["video"], **rows}, batch)
 
     def _write(
-        self, trainer: Trainer, kind: str, grid: Tensor, captions: list[str], pl_module: LightningModule
+        self, trainer: Trainer, pl_module: LightningModule, rows: dict[str, Tensor | Field], batch: dict[str, Any]
     ) -> None:
+        kind = "samples" if "generated" in rows else "reconstructions"
+        captions = [Path(str(text)).name for text in batch.get("text", batch.get("path", []))]
+        if "given" in rows:
+            rows = {"given": rows.pop("given"), **rows}
+        clips: dict[str, Tensor] = {}
+        keys: dict[str, Tensor] = {}
+        notes: list[str] = []
+        for name, row in rows.items():
+            if isinstance(row, Field):
+                scale = row.full_scale()
+                clips[name], keys[name] = row.colour(scale), row.legend(_KEY_SIDE, scale, INK, PAPER)
+                notes += [f"{name}: {row.meaning}"] if row.meaning else []
+            else:
+                clips[name] = row
+        drawn, layout = figure({name: list(clip) for name, clip in clips.items()}, captions, keys)
         path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:08d}_{kind}.mp4"
         fps = float(pl_module.clip_spec.fps)  # type: ignore[union-attr, arg-type]
-        write_video(path, grid, fps=fps)
-        rows = "upper row: real clips; lower row: " + ("generated" if kind == "samples" else "reconstructed")
-        facts = {"kind": kind, "step": trainer.global_step, "fps": fps, "captions": captions, "rows": rows}
-        write_json(path.with_suffix(".json"), facts)
+        write_video(path, drawn, fps=fps, upscale_to=0)
+        facts = {"kind": kind, "step": trainer.global_step, "fps": fps, "captions": captions, "rows": "; ".join(notes)}
+        write_json(path.with_suffix(".json"), facts | {"layout": layout.to_dict()})
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_video(
-                    f"samples/{kind}", [str(path)], step=trainer.global_step, caption=[", ".join(captions)]
-                )
+                # A file, not an array: W&B would need moviepy for those, and would smear small clips.
+                caption = f"step {trainer.global_step}: {', '.join(captions)}"
+                logger.log_video(f"samples/{kind}", [str(path)], trainer.global_step, caption=[caption])
 
 
-def _join(values: list[Any]) -> Any:
-    return torch.cat(values) if isinstance(values[0], Tensor) else [item for value in values for item in value]
+@contextmanager
+def _evaluating(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Everything in eval mode and, under DDP, with the first rank's buffers; behind the block, as it was.
+
+    Statistics of BatchNorm are each rank's own between two steps; a checkpoint holds the first rank's.
+    """
+    modes = {part: part.training for part in module.modules()}
+    buffers = list(module.buffers()) if isinstance(trainer.strategy, DDPStrategy) else []
+    before = [buffer.clone() for buffer in buffers]
+    for buffer in buffers:
+        torch.distributed.broadcast(buffer, src=0)
+    module.eval()
+    try:
+        yield
+    finally:
+        for buffer, own in zip(buffers, before, strict=True):
+            buffer.copy_(own)
+        for part, training in modes.items():
+            part.training = training
 
 
-def _pictures(module: LightningModule, batch: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    n = len(batch["video"])
-    if isinstance(module, Reconstructs):
-        yield "reconstructions", module.reconstruct(batch)
-    if isinstance(module, Samples):
-        yield "samples", module.sample(module.conditions(batch), n, seeds=list(range(n)))  # type: ignore[operator]
+def _rows(module: LightningModule, batch: dict[str, Any], seeds: list[int]) -> dict[str, Tensor | Field]:
+    """What the module makes of its share of the clips: uint8 clips on the CPU, and fields."""
+    shown: dict[str, Tensor | Field] = {}
+    if isinstance(module, Illustrates):
+        shown |= module.illustrate(batch, seeds)
+    conditions = module.conditions(batch) if isinstance(module, Samples) else {}  # type: ignore[operator]
+    if isinstance(module, Samples) and "generated" not in shown:
+        shown = {"generated": module.sample(conditions, len(seeds), seeds=seeds), **shown}
+    if isinstance(module, Reconstructs) and "reconstructed" not in shown:
+        shown = {"reconstructed": module.reconstruct(batch), **shown}
+    if isinstance(image := conditions.get("image"), Tensor):
+        shown = {"given": image[:, :, None], **shown}
+    return {name: row if isinstance(row, Field) else to_uint8(row) for name, row in shown.items()}
+
+
+def _gathered(trainer: Trainer, row: Tensor | Field, count: int) -> Tensor | Field:
+    """The clips of all ranks in their order, on the CPU."""
+    values = row.values if isinstance(row, Field) else row
+    if trainer.world_size > 1:
+        ranks = trainer.strategy.all_gather(values.contiguous())
+        values = ranks.transpose(0, 1).flatten(0, 1)  # rank r has the clips r, r + world size, ...
+    values = values[:count].cpu()
+    return Field(row.kind, values, row.meaning) if isinstance(row, Field) else values

@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "write safetensors, config.json and a model card",
     "models": "list the families: parameters, parity, recipes, status",
     "report": "write a self-contained HTML report of runs",
+    "schema": "write the JSON schema of recipes, for editors",
     "doctor": "check versions, devices, data, pretrained parts",
 }
 HELP = f"""vgen {__version__}: train, sample and compare video generative models

@@ -4,9 +4,7 @@ import copy
 import gc
 import json
 import logging
-import os
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -15,15 +13,29 @@ import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vgen.callbacks import AtomicCheckpointIO, Checkpoint, LineProgress, MetricsCSV, Provenance, StepSeed, Throughput
+from vgen.callbacks import (
+    AtomicCheckpointIO,
+    Checkpoint,
+    Clock,
+    LineProgress,
+    MetricsCSV,
+    OptimizerStats,
+    Provenance,
+    StepSeed,
+    TerminalProgress,
+    Throughput,
+)
 from vgen.callbacks.predictions import PredictionWriter
+from vgen.cli.commands.models import published_parameters
 from vgen.cli.parser import parse, stage_parser
 from vgen.cli.recipe import CommandLine, read_command_line
 from vgen.cli.stages import Plan, inherited_plan, make_plan, resolve_handoffs, run_directory, write_done
+from vgen.cli.tracking import end_runs, open_runs, wandb_arguments, wanted_unasked
 from vgen.data.datamodules import VideoDataModule
 from vgen.errors import UserError, did_you_mean
 from vgen.files import write_text
@@ -85,10 +97,14 @@ class StageCLI(LightningCLI):
         callbacks = list(config.pop("callbacks", None) or [])
         terminal = sys.stdout.isatty() and sys.stderr.isatty()
         seed = int(self.config.get("seed_everything", 0))
-        extra: list[Any] = [StepSeed(seed), Throughput()]
+        extra: list[Any] = [StepSeed(seed), Throughput(), OptimizerStats()]
         if self.command == "fit":
-            extra += [Provenance()] if not config.get("fast_dev_run") else []
-            extra += [] if terminal else [LineProgress()]
+            published = published_parameters(type(self.model))
+            extra += [Provenance(self.stage_config, published)] if not config.get("fast_dev_run") else []
+            if not any(isinstance(c, ProgressBar) for c in callbacks):
+                bar = terminal and config.get("enable_progress_bar") is not False
+                extra.append(TerminalProgress() if bar else LineProgress())
+            config["profiler"] = config.get("profiler") or Clock()
             if (
                 not any(isinstance(c, Checkpoint) for c in callbacks)
                 and config.get("enable_checkpointing") is not False
@@ -120,9 +136,8 @@ class StageCLI(LightningCLI):
         loggers = [x for x in (configured if isinstance(configured, list) else [configured]) if isinstance(x, Logger)]
         if self.command != "fit":
             return loggers
-        if not any(isinstance(x, WandbLogger) for x in loggers) and os.environ.get("WANDB_API_KEY"):
-            if os.environ.get("WANDB_MODE") != "disabled":
-                loggers.append(WandbLogger(**self._wandb_arguments({})))
+        if not any(isinstance(x, WandbLogger) for x in loggers) and wanted_unasked():
+            loggers.append(WandbLogger(**self._wandb_arguments({})))
         return [*loggers, MetricsCSV(str(self.stage_dir))]
 
     def before_instantiate_classes(self) -> None:
@@ -134,21 +149,9 @@ class StageCLI(LightningCLI):
                     entry.init_args[key] = value
 
     def _wandb_arguments(self, given: dict[str, Any]) -> dict[str, Any]:
-        run = self.stage_dir.parent.name
-        # One W&B run per stage, the same after a resume: its id is kept beside the checkpoints.
-        id_file = self.stage_dir / "wandb_id"
-        known = id_file.read_text() if id_file.is_file() and not self.fresh else None
-        self.wandb_id = known or f"{run}-{self.stage}-{int(time.time())}"
-        defaults = {
-            "project": "vgen",
-            "name": f"{run}/{self.stage}",
-            "group": run,
-            "id": self.wandb_id,
-            "resume": "allow",
-        }
-        chosen = {k: given.get(k) if given.get(k) not in (None, "lightning_logs") else v for k, v in defaults.items()}
-        offline = bool(given.get("offline")) or not os.environ.get("WANDB_API_KEY")  # never a prompt for a key
-        return chosen | {"save_dir": str(self.stage_dir), "offline": offline}
+        arguments = wandb_arguments(given, self.stage_dir, self.fresh)
+        self.wandb_id = arguments["id"]
+        return arguments
 
 
 def fit(line: CommandLine, config: dict[str, Any]) -> None:
@@ -199,6 +202,7 @@ def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any]) -> None:
         if cli.wandb_id is not None:
             write_text(stage_dir / "wandb_id", cli.wandb_id)
         write_text(stage_dir / "config.yaml", dump({"run_dir": plan.run_dir, "stages": {stage: resolved}}))
+    open_runs(cli.trainer.loggers)
     last = stage_dir / "checkpoints" / "last.ckpt"
     trainer, model = cli.trainer, cli.model
     try:
@@ -213,7 +217,7 @@ def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any]) -> None:
             raise UserError("the stage ended without a checkpoint", str(last), "is enable_checkpointing off?")
         write_done(stage_dir, config, trainer.global_step, model.clips_seen, _seconds(stage_dir))
     trainer.strategy.barrier("vgen: stage recorded")
-    _end_loggers(trainer)
+    end_runs(trainer.loggers)
     plan.finished(stage)
     del cli, trainer, model
     gc.collect()
@@ -231,14 +235,6 @@ def _seconds(stage_dir: Path) -> float:
     with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return float(rows[-1]["seconds"]) if rows else 0.0
-
-
-def _end_loggers(trainer: Trainer) -> None:
-    """Ends the W&B run of a stage: the next stage's logger would go on in it."""
-    if any(isinstance(logger, WandbLogger) for logger in trainer.loggers) and trainer.is_global_zero:
-        import wandb
-
-        wandb.finish()
 
 
 def evaluate(line: CommandLine, config: dict[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vgen.report.markup import Markup, join, number, tag
-from vgen.report.read import Series
+from vgen.report.markup import Markup, number, tag
+from vgen.report.read import Axis, Series
 
 WIDTH, HEIGHT = 420, 232
 LEFT, RIGHT, TOP, BOTTOM = 54, 10, 10, 30
@@ -50,7 +50,7 @@ def thin(series: Series, most: int = _MOST_POINTS) -> Series:
         finite = [i for i in inside if math.isfinite(series.values[i])]
         if finite:
             kept += sorted({min(finite, key=series.values.__getitem__), max(finite, key=series.values.__getitem__)})
-    return Series([series.steps[i] for i in kept], [series.values[i] for i in kept])
+    return series.at(kept)
 
 
 def ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -116,34 +116,55 @@ def _path(xs: list[float], ys: list[float | None]) -> str:
     return "".join(parts)
 
 
-def _horizontal(lines: list[Line]) -> Callable[[float], float]:
-    """The map from steps to the chart's horizontal coordinate."""
-    steps = [step for line in lines for step in line.series.steps]
-    first, last = min(steps), max(steps)
-    width = (last - first) or 1.0
-    return lambda step: LEFT + (WIDTH - LEFT - RIGHT) * ((step - first) / width if last > first else 0.5)
+@dataclass
+class _Ruler:
+    """The horizontal axis: which positions, in which unit, and the map to the chart's coordinate."""
+
+    axis: Axis
+    first: float
+    last: float
+    unit: str
+    per_unit: float
+
+    @classmethod
+    def of(cls, lines: list[Line], axis: Axis) -> "_Ruler | None":
+        """The ruler that all lines fit on; None where one of them has no position on this axis."""
+        places = [line.series.along(axis) for line in lines]
+        if not all(places):
+            return None
+        first, last = min(min(p) for p in places), max(max(p) for p in places)
+        unit, per_unit = {"steps": ("step", 1.0), "clips": ("clips", 1.0)}.get(axis, ("s", 1.0))
+        if axis == "seconds":
+            unit, per_unit = ("h", 3600.0) if last >= 7200 else ("min", 60.0) if last >= 120 else ("s", 1.0)
+        return cls(axis, first, last, unit, per_unit)
+
+    def __call__(self, place: float) -> float:
+        """The coordinate of a position."""
+        share = (place - self.first) / (self.last - self.first) if self.last > self.first else 0.5
+        return LEFT + (WIDTH - LEFT - RIGHT) * share
+
+    def places(self, series: Series) -> list[float]:
+        """Positions of a curve's points."""
+        return series.along(self.axis)
 
 
-def _read_out(lines: list[Line]) -> str:
-    """What the page's script shows under the pointer: name, colour and [x, step, value] of every curve, as JSON."""
-    to_x = _horizontal(lines)
+def _read_out(lines: list[Line], ruler: _Ruler) -> str:
+    """What the page's script shows under the pointer: name, colour and [x, place, value] of every curve, as JSON."""
     shown = []
     for line in lines:
         raw = thin(line.series)
         values = [float(f"{value:.4g}") if math.isfinite(value) else None for value in raw.values]
-        points = [[round(to_x(step)), step, value] for step, value in zip(raw.steps, values, strict=True)]
+        places = ruler.places(raw)
+        points = [[round(ruler(p)), round(p / ruler.per_unit, 2), v] for p, v in zip(places, values, strict=True)]
         shown.append([line.label, line.colour, points])
     return json.dumps(shown, separators=(",", ":"))
 
 
-def _svg(lines: list[Line], log: bool, title: str) -> Markup | None:
+def _svg(lines: list[Line], log: bool, title: str, to_x: _Ruler) -> Markup | None:
     span = _spread(lines, log)
     if span is None:
         return None
     low, high = span
-    steps = [s for line in lines for s in line.series.steps]
-    first, last = min(steps), max(steps)
-    to_x = _horizontal(lines)
 
     def to_y(value: float) -> float | None:
         if not math.isfinite(value) or (log and value <= 0):
@@ -157,21 +178,23 @@ def _svg(lines: list[Line], log: bool, title: str) -> Markup | None:
         if y is not None and low <= value <= high:
             marks.append(tag("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=f"{y:.1f}", y2=f"{y:.1f}"))
             marks.append(tag("text", _compact(value), class_="tick", x=LEFT - 7, y=f"{y + 3.5:.1f}", text_anchor="end"))
-    for step in ticks(first, last):
-        x = to_x(step)
+    for place in ticks(to_x.first / to_x.per_unit, to_x.last / to_x.per_unit):
+        x = to_x(place * to_x.per_unit)
         anchor = "end" if x > WIDTH - RIGHT - 14 else "middle"
-        marks.append(tag("text", _compact(step), class_="tick", x=f"{x:.1f}", y=HEIGHT - 12, text_anchor=anchor))
+        text = _compact(place) + (f" {to_x.unit}" if to_x.axis == "seconds" else "")
+        marks.append(tag("text", text, class_="tick", x=f"{x:.1f}", y=HEIGHT - 12, text_anchor=anchor))
     drawn: list[Markup] = []
     for line in lines:
         raw = thin(line.series)
         look = f"line c{line.colour}" + (" dashed" if line.dashed else "")
-        xs = [to_x(s) for s in raw.steps]
+        xs = [to_x(place) for place in to_x.places(raw)]
         points = [to_y(v) for v in raw.values]
         if len(line.series.values) >= 25:
             mean = smooth(line.series.values, reach=max(2, len(line.series.values) // 40))
             stride = math.ceil(len(mean) / _MOST_POINTS)
             at = sorted({*range(0, len(mean), stride), len(mean) - 1})
-            smoothed = _path([to_x(line.series.steps[i]) for i in at], [to_y(mean[i]) for i in at])
+            places = to_x.places(line.series)
+            smoothed = _path([to_x(places[i]) for i in at], [to_y(mean[i]) for i in at])
             drawn.append(tag("path", class_=f"{look} raw", d=_path(xs, points)))
             drawn.append(tag("path", class_=f"{look} smooth", d=smoothed))
         else:
@@ -191,23 +214,33 @@ def _svg(lines: list[Line], log: bool, title: str) -> Markup | None:
     )
 
 
-def chart(title: str, lines: list[Line]) -> Markup | None:
+def chart(title: str, lines: list[Line], axes: Sequence[Axis] = ("steps",)) -> Markup | None:
     """Draws one figure, with a linear and a logarithmic value axis of which the page shows one.
 
     Args:
         title: The metric's name.
         lines: Curves; empty ones are left out.
+        axes: What the curves are drawn against; of several, the page shows one at a time.
 
     Returns:
         The figure, or None where there is nothing to draw.
     """
     lines = [line for line in lines if line.series.steps]
-    linear = _svg(lines, False, title) if lines else None
-    if linear is None:
-        return None
     values = [v for line in lines for v in line.series.values if math.isfinite(v)]
+    if not values:
+        return None
     # A logarithmic axis says nothing about values that reach zero, change their sign or hardly vary.
-    log = _svg(lines, True, title) if min(values) > 0 and max(values) > 2 * min(values) else None
+    with_log = min(values) > 0 and max(values) > 2 * min(values)
+    drawn = []
+    for axis in axes:
+        ruler = _Ruler.of(lines, axis)
+        if ruler is None:
+            missing = tag("p", "not logged by all of these runs", class_="minor")
+            drawn.append(tag("div", missing, class_=f"against on-{axis}"))
+            continue
+        pictures = [_svg(lines, log, title, ruler) for log in ((False, True) if with_log else (False,))]
+        unit = {"data_hover": _read_out(lines, ruler), "data_unit": ruler.unit}
+        drawn.append(tag("div", pictures, class_=f"against on-{axis}", **unit))
     legend = [
         tag("span", tag("i", class_=f"key c{line.colour}" + (" dashed" if line.dashed else "")), line.label)
         for line in lines
@@ -216,7 +249,6 @@ def chart(title: str, lines: list[Line]) -> Markup | None:
     return tag(
         "figure",
         tag("figcaption", tag("b", title), tag("span", legend, class_="legend"), tag("span", last, class_="last")),
-        join(linear, log),
-        class_="chart" + ("" if log else " only-linear"),
-        data_hover=_read_out(lines),
+        drawn,
+        class_="chart" + ("" if with_log else " only-linear"),
     )

@@ -24,19 +24,25 @@ class Media:
     def video(self, path: Path, label: str) -> Markup:
         """Returns a looping, silent player of an mp4 file, or a placeholder that says why there is none."""
         try:
-            size = path.stat().st_size
-            if size > self.budget:
+            if path.stat().st_size > self.budget:
                 self.left_out.append(path.name)
                 return tag("div", "left out: the page would grow too large", class_="hole")
             data = path.read_bytes()
         except OSError as error:
             self.unreadable.append(f"{path.name}: {error.strerror or error}")
             return tag("div", "cannot be read", class_="hole")
+        return self.embed(data, path.name, label)
+
+    def embed(self, data: bytes, name: str, label: str) -> Markup:
+        """The same for the content of a file."""
         # An mp4 file starts with a box whose type is `ftyp`; one that a crash cut short may be anything.
         if data[4:8] != b"ftyp":
-            self.unreadable.append(f"{path.name}: not an mp4 file")
+            self.unreadable.append(f"{name}: not an mp4 file")
             return tag("div", "not a video", class_="hole")
-        self.budget -= size
+        if len(data) > self.budget:
+            self.left_out.append(name)
+            return tag("div", "left out: the page would grow too large", class_="hole")
+        self.budget -= len(data)
         return tag(
             "video",
             src="data:video/mp4;base64," + base64.b64encode(data).decode("ascii"),

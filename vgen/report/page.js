@@ -23,18 +23,19 @@
   tip.className = "tip";
   for (const svg of document.querySelectorAll(".chart svg")) {
     let lines = null;
+    const against = svg.parentElement, figure = svg.closest(".chart"), unit = against.dataset.unit;
     const cursor = svg.querySelector(".cursor");
     svg.addEventListener("pointermove", (event) => {
-      lines ??= JSON.parse(svg.parentElement.dataset.hover);
+      lines ??= JSON.parse(against.dataset.hover);
       const box = svg.getBoundingClientRect();
       const x = (event.clientX - box.left) * svg.viewBox.baseVal.width / box.width;
-      let step = null, at = null;
+      let place = null, at = null;
       tip.replaceChildren();
       for (const [label, colour, points] of lines) {
         let nearest = points[0];
         for (const point of points) if (Math.abs(point[0] - x) < Math.abs(nearest[0] - x)) nearest = point;
         if (!nearest) continue;
-        if (at === null || Math.abs(nearest[0] - x) < Math.abs(at - x)) [at, step] = nearest;
+        if (at === null || Math.abs(nearest[0] - x) < Math.abs(at - x)) [at, place] = nearest;
         const row = document.createElement("div");
         const key = document.createElement("i");
         key.className = `key c${colour}`;
@@ -42,11 +43,11 @@
         tip.append(row);
       }
       if (at === null) return;
-      tip.prepend(`step ${step.toLocaleString("en")}`);
+      const said = place.toLocaleString("en");
+      tip.prepend(unit === "step" ? `step ${said}` : `${said} ${unit}`);
       cursor.setAttribute("x1", at);
       cursor.setAttribute("x2", at);
       cursor.style.visibility = "visible";
-      const figure = svg.parentElement;
       figure.append(tip);
       const outer = figure.getBoundingClientRect();
       const left = event.clientX - outer.left + 14;

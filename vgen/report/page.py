@@ -14,6 +14,7 @@ from vgen.report import sections
 from vgen.report.markup import Markup, duration, join, number, tag
 from vgen.report.media import VIDEO_BUDGET, Media
 from vgen.report.read import Run, Stage, read_run
+from vgen.report.samples import samples
 
 _HEADLINE_METRICS = 4
 
@@ -28,6 +29,8 @@ def _stage_row(stage: Stage) -> Markup:
     reached = number(step) if step is not None else "no"
     goal = f" of {planned:,}" if planned and stage.state != "finished" else ""
     text = f"{reached}{goal} steps" + (f" · {duration(s)}" if (s := stage.progress.get("seconds")) else "")
+    if (left := stage.seconds_left) is not None:
+        text += f" · about {duration(left)} left"
     bar = tag("div", tag("div", style=f"width:{share * 100:.1f}%"), class_="bar") if share is not None else None
     return tag(
         "li",
@@ -53,7 +56,9 @@ def _headline(run: Run, runs: Sequence[Run], now: float) -> Markup:
     state = tag("span", run.state, class_=f"state {run.state.replace(' ', '-')}")
     tiles = [
         tag(
-            "div", tag("b", number(metric["value"], 3), tag("small", f" {metric.get('unit') or ''}")), tag("span", name)
+            "div",
+            tag("b", number(metric["value"], 3), tag("small", f" {metric.get('unit') or ''}")),
+            tag("span", name.replace("_", " ")),
         )
         for evaluation in run.evaluations
         for name, metric in evaluation.metrics.items()
@@ -98,7 +103,7 @@ def render(runs: Sequence[Run], now: float | None = None, video_budget: int = VI
     now = time.time() if now is None else now
     media = Media(video_budget)
     found = {
-        "Samples": sections.samples(runs, media),
+        "Samples": samples(runs, media),
         "Metrics": sections.metrics(runs),
         "Curves": sections.curves(runs),
         "Configuration": sections.configuration(runs),

@@ -5,7 +5,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +25,26 @@ _SAMPLE_NAME = re.compile(r"step_(\d+)_(.+)\.mp4$")
 _AXES = ("step", "clips", "seconds")
 
 
+Axis = Literal["steps", "clips", "seconds"]
+
+
 @dataclass
 class Series:
-    """One metric over training: `values[i]` was logged after `steps[i]` optimiser steps."""
+    """One metric over training: `values[i]` was logged after `steps[i]` optimiser steps, `clips[i]`, `seconds[i]`."""
 
     steps: list[float] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
+    clips: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+    def along(self, axis: Axis) -> list[float]:
+        """Positions on an axis; empty where the run did not log them."""
+        return {"steps": self.steps, "clips": self.clips, "seconds": self.seconds}[axis]
+
+    def at(self, indices: Sequence[int]) -> "Series":
+        """The chosen points."""
+        chosen = [[values[i] for i in indices] if values else [] for values in vars(self).values()]
+        return Series(*chosen)
 
 
 @dataclass
@@ -41,6 +56,17 @@ class Clip:
     step: int | None = None
     captions: tuple[str, ...] = ()
     rows: str = ""  # what the rows of a grid are
+    fps: float = 8.0
+    layout: Mapping[str, Any] | None = None  # where the cells of a figure lie, see `vgen.video.figure.Layout`
+
+    @property
+    def width(self) -> int | None:
+        """Pixels of a figure, where its layout is known."""
+        try:
+            left, columns, cell, gap = (int((self.layout or {})[key]) for key in ("left", "columns", "width", "gap"))
+        except (KeyError, TypeError, ValueError):
+            return None
+        return left + columns * (cell + gap) - gap
 
 
 @dataclass
@@ -58,10 +84,21 @@ class Stage:
 
     @property
     def planned_steps(self) -> int | None:
-        """The length that the stage's trainer was given, where it was given in steps."""
+        """How many steps the training is to have: as it counted itself, or as its trainer was told."""
         trainer = self.config.get("trainer")
-        steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
-        return steps if isinstance(steps, int) and steps > 0 else None
+        told = trainer.get("max_steps") if isinstance(trainer, dict) else None
+        for steps in (self.environment.get("planned_steps"), told):
+            if isinstance(steps, int) and steps > 0:
+                return steps
+        return None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time until the end of a stage that is running, at its pace so far."""
+        step, seconds, planned = self.progress.get("step"), self.progress.get("seconds"), self.planned_steps
+        if self.state != "running" or not step or not seconds or not planned:
+            return None
+        return max(planned - step, 0) * seconds / step
 
     @property
     def parameters(self) -> list[tuple[str, float]]:
@@ -156,6 +193,7 @@ def read_metrics(path: Path, problems: list[str]) -> tuple[dict[str, Series], di
         The series of every metric in order of steps, and the newest step, clips and seconds.
     """
     points: dict[str, dict[float, float]] = {}
+    axes: dict[str, dict[float, float]] = {"clips": {}, "seconds": {}}
     progress: dict[str, float] = {}
     for row in csv.DictReader(_text(path, problems).splitlines()):
         step = _number(row.get("step"))
@@ -165,6 +203,8 @@ def read_metrics(path: Path, problems: list[str]) -> tuple[dict[str, Series], di
             value = _number(row.get(axis))
             if value is not None and math.isfinite(value):
                 progress[axis] = value
+                if axis in axes:
+                    axes[axis][step] = value
         for name, cell in row.items():
             value = _number(cell) if isinstance(name, str) and name not in _AXES else None
             if value is not None:
@@ -172,8 +212,24 @@ def read_metrics(path: Path, problems: list[str]) -> tuple[dict[str, Series], di
     series = {}
     for name, by_step in points.items():
         steps = sorted(by_step)
-        series[name] = Series(steps, [by_step[step] for step in steps])
+        others = {axis: _interpolated(known, steps) for axis, known in axes.items()}
+        series[name] = Series(steps, [by_step[step] for step in steps], **others)
     return series, progress
+
+
+def _interpolated(known: Mapping[float, float], steps: Sequence[float]) -> list[float]:
+    """Clips or seconds at each step, from the rows that say them; empty where none does."""
+    at = sorted(known)
+    if not at:
+        return []
+    result = []
+    for step in steps:
+        right = min(bisect_left(at, step), len(at) - 1)
+        left = max(right - 1, 0) if at[right] > step else right
+        low, high = at[left], at[right]
+        share = (step - low) / (high - low) if high > low else 0.0
+        result.append(known[low] + min(max(share, 0.0), 1.0) * (known[high] - known[low]))
+    return result
 
 
 def _read_clips(folder: Path, problems: list[str]) -> Iterator[Clip]:
@@ -187,6 +243,8 @@ def _read_clips(folder: Path, problems: list[str]) -> Iterator[Clip]:
             kind=str(sidecar.get("kind") or (match[2] if match else "generated")),
             step=int(match[1]) if match else None,
             rows=str(sidecar.get("rows") or ""),
+            fps=_number(sidecar.get("fps")) or 8.0,
+            layout=layout if isinstance(layout := sidecar.get("layout"), dict) else None,
             captions=tuple(str(caption) for caption in captions) if isinstance(captions, (list, tuple)) else (),
         )
 

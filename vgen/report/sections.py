@@ -7,13 +7,11 @@ from typing import Any
 
 from vgen.report.curves import Line, chart
 from vgen.report.markup import Markup, duration, join, number, tag
-from vgen.report.media import Media
-from vgen.report.read import Clip, Run, Stage, flatten
+from vgen.report.read import Axis, Run, Stage, flatten
 
-_STRIP_LENGTH = 6  # earlier videos beside the newest one
-_GENERATED_SHOWN = 24
 _COLOURS = 8
-_CLIP_KINDS = {"sample": "samples", "recon": "reconstructions", "reconstruction": "reconstructions"}
+# Metrics of one kind share a chart: the gradient norms of several networks, the rates of several optimisers.
+_GROUPS = ("grad_norm", "lr")
 
 
 def run_name(run: Run, runs: Sequence[Run]) -> Markup | None:
@@ -23,104 +21,13 @@ def run_name(run: Run, runs: Sequence[Run]) -> Markup | None:
     return tag("span", tag("i", class_=f"key c{runs.index(run) % _COLOURS}"), run.name, class_="run-name")
 
 
-def _side_by_side(runs: Sequence[Run], blocks: Sequence[Markup | None]) -> Markup | None:
+def side_by_side(runs: Sequence[Run], blocks: Sequence[Markup | None]) -> Markup | None:
     """One column per run that has something to show."""
     columns = [(run, block) for run, block in zip(runs, blocks, strict=True) if block]
     if not columns:
         return None
     cells = [tag("div", run_name(run, runs), block, class_="column") for run, block in columns]
     return tag("div", cells, class_="columns" if len(runs) > 1 else None)
-
-
-# ---- samples ---------------------------------------------------------------------------------------------------------
-
-
-def _captions(captions: Sequence[str]) -> Markup | None:
-    if not captions:
-        return None
-    if len(captions) == 1:
-        return tag("p", captions[0], class_="caption")
-    return tag("ol", [tag("li", text) for text in captions], class_="captions")
-
-
-def _evenly(clips: list[Clip], count: int) -> list[Clip]:
-    if len(clips) <= count:
-        return clips
-    return [clips[round(i * (len(clips) - 1) / (count - 1))] for i in range(count)]
-
-
-def _progress_of(stage: Stage, kind: str, clips: list[Clip], media: Media) -> Markup:
-    """The newest video large, with a strip of how it got there."""
-    newest, earlier = clips[-1], _evenly(clips[:-1], _STRIP_LENGTH)
-    what = f"{stage.name} · {_CLIP_KINDS.get(kind, kind)}"
-    when = f"step {newest.step:,}" if newest.step is not None else ""
-    below = " · ".join(text for text in (when, newest.rows) if text)
-    big = tag("figure", media.video(newest.path, f"{what}, {when}"), tag("figcaption", below), class_="clip newest")
-    strip = [
-        tag(
-            "figure",
-            media.video(clip.path, f"{what}, step {clip.step}"),
-            tag("figcaption", f"{clip.step:,}" if clip.step is not None else None),
-            class_="clip",
-        )
-        for clip in earlier
-    ]
-    return tag(
-        "div",
-        tag("h3", what),
-        big,
-        _captions(newest.captions),
-        [tag("p", "over training", class_="minor"), tag("div", strip, class_="strip")] if strip else None,
-        class_="card progress",
-    )
-
-
-def _generated_of(run: Run, media: Media) -> Markup:
-    """The grid of all generated videos over the full width, then the single ones."""
-    grids = [clip for clip in run.generated if clip.kind == "grid"]
-    single = [clip for clip in run.generated if clip.kind != "grid"]
-    overview = [
-        tag(
-            "figure",
-            # Its columns have no use for less than a few centimetres: on a narrow screen it is moved sideways instead.
-            tag("div", media.video(clip.path, "all generated videos"), class_="wide", tabindex=0),
-            tag("figcaption", clip.rows) if clip.rows else None,
-            class_="clip overview",
-        )
-        for clip in grids
-    ]
-    cells = [
-        tag(
-            "figure",
-            media.video(clip.path, f"generated: {clip.path.stem}"),
-            tag("figcaption", " · ".join(clip.captions) or clip.path.stem.replace("_", " ")),
-            class_="clip",
-        )
-        for clip in single[:_GENERATED_SHOWN]
-    ]
-    more = len(single) - len(cells)
-    note = tag("p", f"{more} more in {run.folder.name}/generated", class_="minor") if more else None
-    return tag("div", tag("h3", "Generated videos"), overview, tag("div", cells, class_="videos"), note, class_="card")
-
-
-def _samples_of(run: Run, media: Media) -> Markup | None:
-    blocks: list[Markup] = []
-    if run.generated:
-        blocks.append(_generated_of(run, media))
-    training: list[Markup] = []
-    for stage in reversed(run.stages):  # the last stage is what a reader came for
-        kinds: dict[str, list[Clip]] = {}
-        for clip in stage.clips:
-            kinds.setdefault(clip.kind, []).append(clip)
-        training += [_progress_of(stage, kind, clips, media) for kind, clips in kinds.items()]
-    if training:
-        blocks.append(tag("div", training, class_="pairs"))
-    return join(blocks) if blocks else None
-
-
-def samples(runs: Sequence[Run], media: Media) -> Markup | None:
-    """Generated videos, and samples and reconstructions over training."""
-    return _side_by_side(runs, [_samples_of(run, media) for run in runs])
 
 
 # ---- metrics ---------------------------------------------------------------------------------------------------------
@@ -202,20 +109,27 @@ def _charts_of(name: str, runs: Sequence[Run]) -> tuple[list[Markup], list[Marku
         for metric, series in (stage.series if stage else {}).items():
             split, _, term = metric.partition("/")
             shared = split in ("train", "val", "test") and bool(term)
-            figure = term if shared else metric
+            grouped = split in _GROUPS and bool(term)
+            figure = split if grouped else term if shared else metric
+            own = split if shared else term if grouped else metric
             if len(runs) > 1:
-                label, colour = f"{run.name} {split}" if shared else run.name, index
+                label, colour = f"{run.name} {own}" if shared or grouped else run.name, index
             else:
-                label, colour = split if shared else metric, {"train": 0, "val": 1, "test": 2}.get(split, 0)
-            dashed = len(runs) > 1 and split != "train" and shared
+                used = len(figures.get(figure, []))
+                label, colour = own, {"train": 0, "val": 1, "test": 2}.get(split, used)
+            # Colours are runs here: what else a chart holds of a run is told apart by the stroke.
+            dashed = len(runs) > 1 and (
+                split != "train" if shared else any(x.colour == index for x in figures.get(figure, []))
+            )
             figures.setdefault(figure, []).append(Line(label, colour % _COLOURS, dashed, series))
     # The loss first, then its terms, then what the optimiser did.
-    order = sorted(figures, key=lambda key: (key != "loss", key.startswith(("lr", "grad")), key))
+    order = sorted(figures, key=lambda key: (key != "loss", key in _GROUPS, key))
     for lines in figures.values():
         if len(lines) == len({line.colour for line in lines}) and len(runs) > 1:
             for line in lines:  # one curve per run: its name says it all
                 line.label = runs[line.colour].name if len(runs) <= _COLOURS else line.label
-    drawn = {figure: svg for figure in order if (svg := chart(figure, figures[figure])) is not None}
+    axes: tuple[Axis, ...] = ("steps", "clips", "seconds") if len(runs) > 1 else ("steps",)
+    drawn = {figure: svg for figure in order if (svg := chart(figure, figures[figure], axes)) is not None}
     learned = [svg for figure, svg in drawn.items() if not figure.startswith("perf/")]
     speed = [svg for figure, svg in drawn.items() if figure.startswith("perf/")]
     return learned, speed
@@ -234,17 +148,21 @@ def curves(runs: Sequence[Run]) -> Markup | None:
         stages.append(join(tag("h3", name), grids[0], folded))
     if not stages:
         return None
-    switches = tag(
-        "div",
+    switches = [
         tag("input", type="checkbox", id="log-scale"),
         tag("label", "logarithmic", for_="log-scale"),
         tag("input", type="checkbox", id="hide-raw"),
         tag("label", "smoothed only", for_="hide-raw"),
-        tag("span", "against optimiser steps", class_="minor"),
-        stages,
-        class_="switched",
-    )
-    return switches
+    ]
+    if len(runs) > 1:
+        switches.append(tag("span", "against", class_="minor"))
+        for axis, text in (("steps", "optimiser steps"), ("clips", "clips seen"), ("seconds", "training time")):
+            chosen = axis == "steps"
+            switches.append(tag("input", type="radio", name="axis", id=f"axis-{axis}", checked=chosen))
+            switches.append(tag("label", text, for_=f"axis-{axis}"))
+    else:
+        switches.append(tag("span", "against optimiser steps", class_="minor"))
+    return tag("div", switches, stages, class_="switched")
 
 
 # ---- configuration ---------------------------------------------------------------------------------------------------
@@ -267,10 +185,10 @@ def _highlighted(text: str) -> Markup:
 
 
 def differences(runs: Sequence[Run]) -> Markup | None:
-    """The settings in which several runs differ."""
-    if len(runs) < 2:
+    """The settings in which several runs differ, but for the folder of the run."""
+    flat = [{k: v for k, v in flatten(run.config) if k != "run_dir"} if run.config else {} for run in runs]
+    if not any(flat):
         return None
-    flat = [dict(flatten(run.config)) if run.config else {} for run in runs]
     keys = [
         key
         for key in dict.fromkeys(k for f in flat for k in f)
@@ -288,19 +206,16 @@ def differences(runs: Sequence[Run]) -> Markup | None:
 
 
 def configuration(runs: Sequence[Run]) -> Markup | None:
-    """The saved configuration of the run and of every stage, folded."""
-    blocks = []
-    for run in runs:
-        parts = [("whole run", run.config_text), *((stage.name, stage.config_text) for stage in run.stages)]
-        folded = [
-            tag("details", tag("summary", name), tag("pre", tag("code", _highlighted(text)), tabindex=0))
-            for name, text in parts
-            if text.strip()
-        ]
-        blocks.append(join(folded) if folded else None)
-    columns = _side_by_side(runs, blocks)
-    changed = differences(runs)
-    return join(changed, columns) if columns or changed else None
+    """The saved configuration of the run and of every stage, folded; of several runs, what differs between them."""
+    if len(runs) > 1:
+        return differences(runs)
+    parts = [("whole run", runs[0].config_text), *((stage.name, stage.config_text) for stage in runs[0].stages)]
+    folded = [
+        tag("details", tag("summary", name), tag("pre", tag("code", _highlighted(text)), tabindex=0))
+        for name, text in parts
+        if text.strip()
+    ]
+    return join(folded) if folded else None
 
 
 # ---- cost and provenance ---------------------------------------------------------------------------------------------
@@ -323,21 +238,33 @@ def _cost_of(run: Run) -> Markup | None:
         summed = tag("td", duration(total), class_="num")
         foot = tag("tfoot", tag("tr", tag("th", "together"), tag("td"), tag("td"), summed, tag("td"), tag("td")))
     table = tag("div", tag("table", tag("thead", head), tag("tbody", rows), foot), class_="scroll")
-    networks = []
-    for stage in run.stages:
-        if stage.parameters:
-            counted = [
-                tag("tr", tag("th", name, scope="row"), tag("td", f"{int(count):,}", class_="num"))
-                for name, count in stage.parameters
-            ]
-            head = tag("tr", tag("th", f"networks of {stage.name}"), tag("th", "parameters", class_="num"))
-            networks.append(tag("table", tag("thead", head), tag("tbody", counted)))
+    networks = [network for stage in run.stages if (network := _networks_of(stage)) is not None]
     return tag("div", table, tag("div", networks, class_="pairs") if networks else None, class_="card")
+
+
+def _networks_of(stage: Stage) -> Markup | None:
+    """Parameters of a stage's networks, and what the published ones have."""
+    if not stage.parameters:
+        return None
+    counted = [
+        tag("tr", tag("th", name, scope="row"), tag("td", f"{int(count):,}", class_="num"))
+        for name, count in stage.parameters
+    ]
+    head = tag("tr", tag("th", f"networks of {stage.name}"), tag("th", "parameters", class_="num"))
+    published = stage.environment.get("published")
+    rows = [row for row in published if isinstance(row, dict)] if isinstance(published, list) else []
+    notes = [
+        tag("li", str(row.get("text")), class_="equal" if row.get("equal") else "differs")
+        for row in rows
+        if row.get("text")
+    ]
+    table = tag("table", tag("thead", head), tag("tbody", counted))
+    return tag("div", table, tag("ul", notes, class_="counts") if notes else None)
 
 
 def cost(runs: Sequence[Run]) -> Markup | None:
     """Steps, clips, time, memory and parameters."""
-    return _side_by_side(runs, [_cost_of(run) for run in runs])
+    return side_by_side(runs, [_cost_of(run) for run in runs])
 
 
 def _facts(value: object, prefix: str = "") -> list[tuple[str, str]]:
@@ -364,10 +291,10 @@ def _provenance_of(run: Run) -> Markup | None:
 def _environment(stage: Stage) -> list[tuple[str, str]]:
     order = ("command", "git", "hardware", "versions")
     known = [key for key in order if key in stage.environment]
-    rest = [key for key in stage.environment if key not in order and key != "parameters"]
+    rest = [key for key in stage.environment if key not in order and key not in ("parameters", "published")]
     return [fact for key in known + rest for fact in _facts(stage.environment[key], key)]
 
 
 def provenance(runs: Sequence[Run]) -> Markup | None:
     """Command, commit, hardware and versions."""
-    return _side_by_side(runs, [_provenance_of(run) for run in runs])
+    return side_by_side(runs, [_provenance_of(run) for run in runs])

@@ -1,7 +1,8 @@
 """Video tensors, files and the contracts between data, models and commands."""
 
 from vgen.video.convert import to_float, to_uint8
-from vgen.video.protocols import Reconstructs, Samples, Streams
+from vgen.video.fields import Field
+from vgen.video.protocols import Illustrates, Reconstructs, Samples, Streams
 from vgen.video.spec import ClipSpec
 
-__all__ = ["ClipSpec", "Reconstructs", "Samples", "Streams", "to_float", "to_uint8"]
+__all__ = ["ClipSpec", "Field", "Illustrates", "Reconstructs", "Samples", "Streams", "to_float", "to_uint8"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vgen.video.grid import video_grid
 
-_GAP = 4
+GAP = 4  # pixels between cells
 
 
 def enlarge(clip: Tensor, side: int) -> Tensor:
@@ -32,23 +32,34 @@ def captioned_grid(clips: Sequence[Tensor], columns: int, captions: Sequence[str
         (3, T, H', W') uint8.
     """
     cells = [enlarge(clip, side) for clip in clips]
-    grid = video_grid(cells, columns=columns, gap=_GAP)
+    grid = video_grid(cells, columns=columns, gap=GAP)
     if not any(captions):
         return grid
     width, frames = cells[0].shape[-1], grid.shape[1]
-    line = _caption_line(captions, width, grid.shape[-1])
+    line = caption_line(captions, width, grid.shape[-1])
     return torch.cat([line[:, None].expand(-1, frames, -1, -1), grid], dim=2)
 
 
-def _caption_line(captions: Sequence[str], cell: int, width: int) -> Tensor:
-    """(3, height, width) uint8 with each text in the middle of its column."""
+def caption_line(
+    captions: Sequence[str], cell: int, width: int, left: int = 0, ink: int = 0, paper: int = 255
+) -> Tensor:
+    """(3, height, width) uint8 with each text in the middle of its column; what does not fit is cut.
+
+    Args:
+        captions: One text per column.
+        cell: Width of a column; columns are `GAP` apart.
+        width: Width of the line.
+        left: Where the first column begins.
+        ink: Grey level of the text.
+        paper: Grey level behind it.
+    """
     size = max(9, min(14, cell // 8))
     font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size))
-    picture = Image.new("RGB", (width, size + 8), "white")
+    picture = Image.new("RGB", (width, size + 8), (paper,) * 3)
     draw = ImageDraw.Draw(picture)
     for column, text in enumerate(captions):
         while text and draw.textlength(text, font=font) > cell:
             text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
-        left = column * (cell + _GAP) + (cell - draw.textlength(text, font=font)) / 2
-        draw.text((left, 3), text, fill="black", font=font)
+        start = left + column * (cell + GAP) + (cell - draw.textlength(text, font=font)) / 2
+        draw.text((start, 3), text, fill=(ink,) * 3, font=font)
     return torch.from_numpy(np.array(picture)).permute(2, 0, 1)

@@ -5,6 +5,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from vgen.video.fields import Field
+
 
 @runtime_checkable
 class Samples(Protocol):
@@ -51,3 +53,22 @@ class Reconstructs(Protocol):
 
     def reconstruct(self, batch: dict[str, Any]) -> Tensor:
         """Returns the reconstruction of `batch["video"]`, (B, C, T, H, W) in [-1, 1]."""
+
+
+@runtime_checkable
+class Illustrates(Protocol):
+    """A model that can show what it works with: flow, occlusion, masks."""
+
+    def illustrate(self, batch: dict[str, Any], seeds: list[int]) -> dict[str, Tensor | Field]:
+        """Returns named quantities of the clips of a batch, in the order in which they are to be shown.
+
+        Clips that come out of the same computation may be among them, and are then not computed again: `generated`
+        (what `sample` gives with these seeds) and `reconstructed` (what `reconstruct` gives).
+
+        Args:
+            batch: A batch of B clips on the device, `video` in [-1, 1].
+            seeds: One per clip.
+
+        Returns:
+            Clips (B, C, T, H, W) in [-1, 1], and `Field`s of B clips.
+        """

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from tests.mechanics.toy import ToyAutoencoder, ToyClips, ToyDiffusion, ToyNetwork
-from vgen.callbacks import AtomicCheckpointIO
+from vgen.callbacks import AtomicCheckpointIO, Clock
 
 
 @pytest.fixture
@@ -34,7 +34,8 @@ def trainer(tmp_path):
         options = {
             "accelerator": "cpu", "devices": 1, "max_steps": 4, "logger": False, "enable_progress_bar": False,
             "enable_model_summary": False, "use_distributed_sampler": False, "log_every_n_steps": 1,
-            "num_sanity_val_steps": 0, "enable_checkpointing": False, "default_root_dir": str(tmp_path), **options,
+            "num_sanity_val_steps": 0, "enable_checkpointing": False, "default_root_dir": str(tmp_path),
+            "profiler": Clock(), **options,
         }  # fmt: skip
         return Trainer(callbacks=list(callbacks), plugins=[AtomicCheckpointIO()], **options)
 

@@ -6,10 +6,32 @@ import numpy as np
 import pytest
 import torch
 
-from tests.mechanics.toy import ToyAutoencoder, ToyNetwork
+from tests.mechanics.toy import ToyAutoencoder, ToyDiffusion, ToyNetwork
 from vgen.callbacks import EMA, SampleLogger, StepSeed
 from vgen.training import SingleLossModule
-from vgen.video.io import probe, read_frames
+from vgen.video import Field
+from vgen.video.figure import Layout
+from vgen.video.io import read_frames
+
+
+class Inside(ToyDiffusion):
+    """Shows fields, and generates along with them."""
+
+    sampled = 0
+
+    def conditions(self, batch):
+        return {"image": batch["video"][:, :, 0]}
+
+    def generate(self, *arguments):
+        self.sampled += 1
+        return super().generate(*arguments)
+
+    def illustrate(self, batch, seeds):
+        flow = torch.zeros(len(seeds), 2, 2, 4, 4)
+        flow[:, 0] = 2.0
+        share = torch.full((len(seeds), 1, 2, 4, 4), 0.25)
+        fields = {"flow": Field("flow", flow, "to the right"), "mask": Field("share", share)}
+        return {"generated": torch.zeros_like(batch["video"]), **fields}
 
 
 class Still(ToyAutoencoder):
@@ -46,16 +68,38 @@ def test_steps_and_kinds(trainer, model, data, tmp_path):
 def test_the_picture_and_its_caption(trainer, model, data, tmp_path):
     trainer(SampleLogger(every_n_steps=4, num_samples=3)).fit(model, datamodule=data)
     path = tmp_path / "samples" / "step_00000004_reconstructions.mp4"
-    info = probe(path)
-    assert info.frames == 2 and info.width / info.height == pytest.approx(3 / 2, rel=0.2)  # three clips, two rows
     facts = json.loads(path.with_suffix(".json").read_text())
+    layout = Layout.from_dict(facts.pop("layout"))
     assert facts == {
         "kind": "reconstructions",
         "step": 4,
         "fps": data.clip_spec.fps,
         "captions": ["left", "right", "left"],
-        "rows": "upper row: real clips; lower row: reconstructed",
+        "rows": "",
     }
+    assert layout.rows == ("real", "reconstructed") and layout.columns == 3
+    assert (layout.height, layout.width) == (128, 128), "clips of 8 pixels are enlarged before they are encoded"
+    shown = torch.from_numpy(read_frames(path)).permute(3, 0, 1, 2)
+    real = data.first_clips("val", 3)["video"]
+    for column in range(3):
+        cell = layout.cut(shown, "real", column)[:, :, 8::16, 8::16].float()
+        assert (cell - real[column].float()).abs().mean() < 12  # H.264 halves the resolution of colours
+
+
+def test_rows_of_a_model_that_shows_its_inside(trainer, data, tmp_path):
+    model = Inside(data.clip_spec, ToyNetwork(), ToyAutoencoder(data.clip_spec, ToyNetwork(dim=6)))
+    trainer(SampleLogger(every_n_steps=4, num_samples=2)).fit(model, datamodule=data)
+    facts = json.loads((tmp_path / "samples" / "step_00000004_samples.json").read_text())
+    assert facts["layout"]["rows"] == ["given", "real", "generated", "flow", "mask"]
+    assert facts["rows"] == "flow: to the right"
+    assert model.sampled == 0, "what came out of the same computation is not computed again"
+    shown = torch.from_numpy(read_frames(tmp_path / "samples" / "step_00000004_samples.mp4")).permute(3, 0, 1, 2)
+    layout = Layout.from_dict(facts["layout"])
+    red, green, blue = layout.cut(shown, "flow", 0).float().mean((1, 2, 3))
+    assert red > 240 and green < 20 and blue < 20  # to the right by the full scale
+    assert layout.cut(shown, "mask", 1).float().mean() == pytest.approx(255 / 4, abs=3)
+    given = layout.cut(shown, "given", 0)
+    assert (given[:, 0].float() - given[:, 1].float()).abs().mean() < 2, "it stands still"
 
 
 def test_the_same_clips_with_the_same_noise(trainer, two_stage, data, tmp_path, asked):

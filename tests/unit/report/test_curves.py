@@ -1,3 +1,4 @@
+import json
 import math
 import xml.etree.ElementTree as ElementTree
 
@@ -45,6 +46,23 @@ def test_chart_is_well_formed_and_has_both_axes():
     root = ElementTree.fromstring(svg)
     assert [child.get("class") for child in root.iter("svg")] == ["linear", "log"]
     assert "nan" not in svg
+
+
+def test_against_steps_clips_and_time():
+    lines = [
+        Line(name, colour, False, Series([10, 20], [2.0, 1.0], [clips, 2 * clips], [60, 120]))
+        for name, colour, clips in (("a", 0, 80), ("b", 1, 160))
+    ]
+    root = ElementTree.fromstring(chart("loss", lines, ("steps", "clips", "seconds")))
+    shown = {div.get("class"): div for div in root.iter("div")}
+    assert list(shown) == ["against on-steps", "against on-clips", "against on-seconds"]
+    assert [div.get("data-unit") for div in shown.values()] == ["step", "clips", "min"]
+    ends = {kind: [line[2][-1] for line in json.loads(div.get("data-hover"))] for kind, div in shown.items()}
+    assert ends["against on-steps"] == [[410, 20, 1.0], [410, 20, 1.0]]
+    assert ends["against on-clips"] == [[173, 160, 1.0], [410, 320, 1.0]], "one run has seen half as many clips"
+    assert ends["against on-seconds"] == [[410, 2, 1.0], [410, 2, 1.0]]
+    lines[1].series.clips.clear()
+    assert "not logged by all of these runs" in chart("loss", lines, ("steps", "clips"))
 
 
 def test_chart_without_a_logarithm_stays_linear():

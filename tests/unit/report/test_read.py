@@ -24,8 +24,8 @@ def test_finished_run_is_read_whole(run_dir):
     assert len(stage.series["val/loss"].steps) == 13
     assert stage.peak_memory_gb == 1.4
     assert ("generator", 45575391) in stage.parameters
-    assert [clip.step for clip in stage.clips] == [0, 100, 200, 300, 400, 500, 600]
-    assert stage.clips[0].captions == ("anger", "disgust", "fear", "happiness")
+    assert [clip.step for clip in stage.clips] == [200, 400, 600]
+    assert stage.clips[0].captions == ("anger", "disgust", "fear")
     assert len(run.generated) == 7
     assert run.evaluations[0].protocol == "held-out subjects, 64x64x16"
     assert run.problems == []
@@ -38,6 +38,27 @@ def test_states(run_dir):
     run = read_run(run_dir)
     assert [stage.state for stage in run.stages] == ["finished", "interrupted"]
     assert run.state == "interrupted"
+
+
+def test_time_left(run_dir):
+    (run_dir / "diffusion" / "done.json").unlink()
+    facts = json.loads((run_dir / "diffusion" / "environment.json").read_text()) | {"planned_steps": 1000}
+    (run_dir / "diffusion" / "environment.json").write_text(json.dumps(facts))
+    first, second = read_run(run_dir).stages
+    assert first.seconds_left is None and second.planned_steps == 1000
+    assert second.seconds_left == pytest.approx(400 * 0.21)
+    make_old(run_dir)
+    assert read_run(run_dir).stages[1].seconds_left is None, "it does not run"
+
+
+def test_clips_and_seconds_of_every_point(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,clips,seconds,train/loss,val/loss\n10,80,1,3,\n15,,,,5\n20,160,3,2,\n25,,,,4\n")
+    series, _ = read_metrics(path, [])
+    assert series["train/loss"].clips == [80, 160] and series["train/loss"].seconds == [1, 3]
+    assert series["val/loss"].along("clips") == [120, 160] and series["val/loss"].along("seconds") == [2, 3]
+    path.write_text("step,train/loss\n10,3\n")
+    assert read_metrics(path, [])[0]["train/loss"].along("clips") == []
 
 
 def test_a_stage_that_has_not_begun_comes_from_the_config(tmp_path):

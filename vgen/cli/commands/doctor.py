@@ -6,10 +6,11 @@ import os
 import platform
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 # Torchvision's own file names: the hash is part of them, so a wrong or truncated download is noticed on loading.
 _TORCHVISION_FILES = {
@@ -18,9 +19,13 @@ _TORCHVISION_FILES = {
     "VGG16 (LPIPS)": "vgg16-397923af.pth",
 }
 _TEXT_ENCODERS = ("bert-base-cased",)
-_CORE = ("torch", "torchvision", "lightning", "jsonargparse", "torchmetrics", "diffusers", "transformers", "av")
 _LOW_DISK_GB = 10  # a full-size run keeps two checkpoints with optimiser state, samples and packed data
-_DATA_KEYS = frozenset({"root", "folder", "data_root", "annotations"})
+_NO_DISK_GB = 1
+_LOW_SHARED_GB = 1  # batches go from reading processes to the training through shared memory
+_DATA_KEYS = frozenset({"root", "packed"})
+
+
+Level = Literal["ok", "note", "bad"]
 
 
 @dataclass
@@ -30,7 +35,7 @@ class Line:
     topic: str
     name: str
     text: str
-    level: Literal["ok", "note", "bad"] = "ok"
+    level: Level = "ok"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,23 +56,32 @@ def _versions() -> Iterator[Line]:
     yield Line("versions", "vgen", vgen.__version__)
     supported = sys.version_info >= (3, 11)
     yield Line("versions", "python", platform.python_version(), "ok" if supported else "bad")
-    # Beside a checkout that is on the path without being installed, the declared requirements are unknown.
-    declared = importlib.metadata.requires("vgen") if _installed("vgen") else None
-    for requirement in declared or _CORE:
-        if "extra ==" in requirement:
+    for text in _requirements():
+        from packaging.requirements import Requirement
+
+        wanted = Requirement(text)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
             continue
-        name = requirement.split(";")[0]
-        for sign in "[<>=!~ ":
-            name = name.split(sign)[0]
-        version = _installed(name)
-        yield Line("versions", name, version or f"missing: pip install '{requirement}'", "ok" if version else "bad")
+        try:
+            version = importlib.metadata.version(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield Line("versions", wanted.name, f"missing: pip install '{wanted}'", "bad")
+            continue
+        fits = wanted.specifier.contains(version, prereleases=True)
+        yield Line(
+            "versions", wanted.name, version + ("" if fits else f", needs {wanted.specifier}"), "ok" if fits else "bad"
+        )
 
 
-def _installed(package: str) -> str | None:
+def _requirements() -> list[str]:
+    """What the installed package declares, or the checkout that is on the path without being installed."""
+    import vgen
+
     try:
-        return importlib.metadata.version(package)
+        return importlib.metadata.requires("vgen") or []
     except importlib.metadata.PackageNotFoundError:
-        return None
+        project = Path(vgen.__file__).parents[1] / "pyproject.toml"
+        return list(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["dependencies"])
 
 
 def _devices() -> Iterator[Line]:
@@ -79,7 +93,12 @@ def _devices() -> Iterator[Line]:
             properties = torch.cuda.get_device_properties(index)
             bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16"
             memory = properties.total_memory / 2**30
-            yield Line("devices", f"cuda:{index}", f"{properties.name}, {memory:.0f} GB, {bf16}")
+            text, built = f"{properties.name}, {memory:.0f} GB, {bf16}", torch.cuda.get_arch_list()
+            # Code for an older architecture of the same generation runs on a newer one.
+            fits = any(arch.rpartition("_")[2].rstrip("af")[:-1] == str(properties.major) for arch in built)
+            fits = fits or any(arch.startswith("compute") for arch in built)
+            missing = "" if fits else f"; this torch was built for {', '.join(built)} alone"
+            yield Line("devices", f"cuda:{index}", text + missing, "ok" if fits else "bad")
     elif torch.backends.mps.is_available():
         yield Line("devices", "mps", "available")
     else:
@@ -108,32 +127,16 @@ def _libraries() -> Iterator[Line]:
 
 
 def _read_configs(paths: list[str]) -> dict[str, Any]:
-    """Merges recipe and overlays as plain data: deep for mappings, the later file wins.
+    """Merges recipe and overlays as plain data; the later file wins.
 
     Raises:
         UserError: A file cannot be read.
     """
-    import yaml
-
-    from vgen.errors import UserError
-
-    def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-        merged = dict(base)
-        for key, value in over.items():
-            old = merged.get(key)
-            merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        return merged
+    from vgen.cli.recipe import load_yaml, merge
 
     config: dict[str, Any] = {}
     for path in paths:
-        try:
-            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot read {path!r}: {error.strerror}", where="--config") from error
-        except yaml.YAMLError as error:
-            raise UserError(f"{path!r} is not valid YAML: {str(error).splitlines()[0]}", where="--config") from error
-        if isinstance(data, dict):
-            config = merge(config, data)
+        config = merge(config, load_yaml(Path(path)))
     return config
 
 
@@ -151,27 +154,53 @@ def _walk(config: object, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]
             yield from _walk(item, key)
 
 
+def _data_of(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """Folders that a configuration reads clips from, with the key that names each."""
+    blocks = [(key, block) for key, block in _walk(config) if key == "data" or "root" in block]
+    blocks += [(key, block["init_args"]) for key, block in blocks if isinstance(block.get("init_args"), dict)]
+    return [(f"{k}.{n}", v) for k, block in blocks for n, v in block.items() if n in _DATA_KEYS and isinstance(v, str)]
+
+
 def _data(given: list[str], config: dict[str, Any]) -> Iterator[Line]:
-    named = [("--data", path) for path in given]
-    for key, block in _walk(config):
-        named += [(f"{key}.{k}", v) for k, v in block.items() if k in _DATA_KEYS and isinstance(v, str)]
-    for where, path in dict.fromkeys(named):
-        folder = Path(path).expanduser()
+    """The folders that are needed; where nothing says which, those of every recipe, needed by none."""
+    from vgen.cli.recipe import load_yaml
+
+    named = [("--data", path) for path in given] + _data_of(config)
+    level: Level = "bad"
+    if not named:
+        level = "note"
+        found = [(recipe, path) for recipe in _all_recipes() for _, path in _data_of(load_yaml(recipe))]
+        found += [(tiny, path) for tiny in _all_recipes("tiny") for _, path in _data_of(load_yaml(tiny))]
+        named = [(str(Path(recipe.parent.name, recipe.name)), path) for recipe, path in found]
+    by_path: dict[str, list[str]] = {}
+    for where, path in named:
+        if where not in by_path.setdefault(path, []):
+            by_path[path].append(where)
+    for path, places in by_path.items():
+        folder, where = Path(path).expanduser(), ", ".join(places)
         if folder.is_dir():
             count = sum(1 for entry in folder.iterdir() if not entry.name.startswith("."))
-            yield Line("data", path, f"{count} entries" if count else f"empty ({where})", "ok" if count else "bad")
+            yield Line("data", path, f"{count} entries" if count else f"empty ({where})", "ok" if count else level)
         elif folder.is_file():
             yield Line("data", path, "a file")
         else:
-            yield Line("data", path, f"not found ({where}); `vgen data make-fake` writes a small stand-in", "bad")
-    if not named:
-        found = sorted(p for p in Path("data").iterdir() if p.is_dir()) if Path("data").is_dir() else []
-        for folder in found:
-            yield Line("data", str(folder), "found")
-        if not found:
-            yield Line(
-                "data", "data/", "nothing there; `vgen data make-fake mug --out data/fake_mug` writes a set", "note"
-            )
+            yield Line("data", path, f"not found ({where}); `vgen data make-fake` writes a small stand-in", level)
+
+
+def _all_recipes(folder: str = "") -> list[Path]:
+    from vgen.cli.commands.models import recipes
+
+    return [path.parent / folder / path.name for path in recipes("*") if (path.parent / folder / path.name).is_file()]
+
+
+def _initial(config: dict[str, Any]) -> Iterator[Line]:
+    """Weights that a recipe starts from."""
+    for key, block in _walk(config):
+        path = block.get("path") if key in ("init_from", "codec", "companion") else None
+        if isinstance(path, str) and not path.startswith("stage://"):
+            there = Path(path).expanduser().exists()
+            text = "found" if there else f"not found ({key}.path): train it, or name another run, file or export"
+            yield Line("pretrained", path, text, "ok" if there else "bad")
 
 
 def _pretrained(config: dict[str, Any]) -> Iterator[Line]:
@@ -201,27 +230,29 @@ def _pretrained(config: dict[str, Any]) -> Iterator[Line]:
 
 
 def _logging() -> Iterator[Line]:
-    mode = os.environ.get("WANDB_MODE")
-    netrc = Path("~/.netrc").expanduser()
-    try:
-        keyed = "api.wandb.ai" in netrc.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        keyed = False
+    from vgen.cli.tracking import key_source
+
     # Only whether there is a key is said, never the key.
-    key = "set" if os.environ.get("WANDB_API_KEY") else "in ~/.netrc" if keyed else "none: metrics stay in metrics.csv"
-    yield Line("logging", "wandb key", key, "note" if key.startswith("none") else "ok")
-    yield Line("logging", "wandb mode", mode or "online where a key is set")
+    source = key_source()
+    text = f"set ({source})" if source else "none: a W&B logger writes offline; metrics.csv is always written"
+    yield Line("logging", "wandb key", text, "ok" if source else "note")
+    yield Line("logging", "wandb mode", os.environ.get("WANDB_MODE") or "online where a key is set")
 
 
 def _disk() -> Iterator[Line]:
     free = shutil.disk_usage(".").free / 2**30
-    low = free < _LOW_DISK_GB
-    yield Line(
-        "disk",
-        "free here",
-        f"{free:.0f} GB" + (" (little for a full-size run)" if low else ""),
-        "note" if low else "ok",
-    )
+    text, level = f"{free:.0f} GB", "ok"
+    if free < _LOW_DISK_GB:
+        text, level = f"{free:.1f} GB (little for a full-size run)", "note" if free >= _NO_DISK_GB else "bad"
+    yield Line("disk", "free here", text, cast(Level, level))
+    if not os.access(".", os.W_OK):
+        yield Line("disk", "this folder", "cannot be written: runs/ would lie here", "bad")
+    shared = Path("/dev/shm")
+    if shared.is_dir():
+        size = shutil.disk_usage(shared).total / 2**30
+        low = size < _LOW_SHARED_GB
+        text = f"{size:.1f} GB" + (" (little for num_workers > 0; docker: --shm-size)" if low else "")
+        yield Line("disk", "shared memory", text, "note" if low else "ok")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -241,6 +272,7 @@ def run(args: argparse.Namespace) -> int:
         *_libraries(),
         *_data(args.data, config),
         *_pretrained(config),
+        *_initial(config),
         *_logging(),
         *_disk(),
     ]

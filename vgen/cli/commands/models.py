@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import pkgutil
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +30,15 @@ def discover() -> "list[FamilyCard]":
     return sorted(here, key=lambda card: card.name) + [card for card in planned_families() if card.name not in names]
 
 
+def published_parameters(module: type) -> dict[str, int]:
+    """The published counts of the family that a LightningModule's class belongs to; none for classes of others."""
+    package = module.__module__.split(".")
+    if package[:2] != ["vgen", "models"]:
+        return {}
+    card = getattr(importlib.import_module(".".join(package[:3])), "FAMILY", None)
+    return dict(card.parameters) if card is not None else {}
+
+
 def recipes(family: str) -> list[Path]:
     """Returns the family's recipes, from `lightning_configs` in the working directory or in the checkout."""
     import vgen
@@ -42,10 +50,15 @@ def recipes(family: str) -> list[Path]:
 
 
 def _about(recipe: Path) -> str:
-    """The first comment line of a recipe."""
+    """The first comment line of a recipe that is for people."""
     with recipe.open(encoding="utf-8") as file:
-        first = file.readline().strip()
-    return re.sub(r"^#\s*", "", first) if first.startswith("#") else ""
+        for line in file:
+            text = line.strip().removeprefix("#").strip()
+            if not line.startswith("#"):
+                break
+            if not text.startswith("yaml-language-server:"):
+                return text
+    return ""
 
 
 def _table(cards: "list[FamilyCard]") -> list[str]:

@@ -12,7 +12,14 @@ from torch.utils.data import DataLoader
 from vgen.data.clips import ClipIndex, ClipRecord, build_index
 from vgen.data.dataset import ClipDataset, ClipTransform, FileReader, Reader
 from vgen.data.packing import PackedClips, is_packed
-from vgen.data.sampling import FrameSampling, ResumableDataLoader, ResumableSampler, ShortClips
+from vgen.data.sampling import (
+    ClipRequest,
+    FrameSampling,
+    ResumableDataLoader,
+    ResumableSampler,
+    ShortClips,
+    collate,
+)
 from vgen.data.splits import Split
 from vgen.data.transforms import Augmentation, Crop, Resize
 from vgen.errors import UserError
@@ -164,6 +171,14 @@ class VideoDataModule(LightningDataModule):
         return self._loader(
             dataset, ResumableSampler(len(dataset), 1, False, self.seed), self.batch_size, drop_last=False
         )
+
+    def first_clips(self, split: Split, count: int) -> dict[str, Any]:
+        """The first clips of a set as one batch, the same on every rank: for pictures during training."""
+        dataset = self.dataset(split)
+        batch = collate([dataset[ClipRequest(0, position)] for position in range(min(count, len(dataset)))])
+        if isinstance(batch, Exception):
+            raise batch
+        return {key: value for key, value in batch.items() if not key.startswith("_")}
 
     # Lightning ------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from vgen.errors import UserError
 from vgen.losses import RandomTransform, TransformConfig, equivariance_affine, equivariance_shift, logit_penalty
 from vgen.models.lfdm.networks import LFAE
 from vgen.training import SingleLossModule
-from vgen.video import ClipSpec
+from vgen.video import ClipSpec, Field
 
 
 class LatentFlowAutoencoder(SingleLossModule):
@@ -149,6 +149,24 @@ class LatentFlowAutoencoder(SingleLossModule):
     def reconstruct(self, batch: dict[str, Any]) -> Tensor:
         """Every frame from the first one and its own flow: (B, C, T, H, W) in [-1, 1]."""
         return self.decode(self.encode(batch["video"]))
+
+    @torch.no_grad()
+    def illustrate(self, batch: dict[str, Any], seeds: list[int]) -> dict[str, Tensor | Field]:
+        """Reconstructions with the flow and the occlusion that they were warped by."""
+        latent = self.encode(batch["video"])
+        return {"reconstructed": self.decode(latent), **self.fields(latent["flow"], latent["occlusion"])}
+
+    def fields(self, flow: Tensor, occlusion: Tensor) -> dict[str, Field]:
+        """Flow (B, 2, T, h, w) as displacements in pixels, and occlusion (B, 1, T, h, w), to be looked at."""
+        # Where the sampler (align_corners False) reads without motion: the networks learn to make up for the half cell
+        # between that and the corner-aligned grid that their flow starts from.
+        x, y = ((torch.arange(n, device=flow.device) * 2 + 1) / n - 1 for n in (flow.shape[-1], flow.shape[-2]))
+        still = torch.stack((x.expand(len(y), -1), y[:, None].expand(-1, len(x))))[None, :, None]
+        half = flow.new_tensor((self.clip_spec.width, self.clip_spec.height)).view(1, 2, 1, 1, 1) / 2
+        return {
+            "flow": Field("flow", (flow - still) * half, "where each pixel is read from, relative to itself"),
+            "occlusion": Field("share", occlusion, "white is warped from the first frame, black is painted anew"),
+        }
 
 
 def _check_size(spec: ClipSpec, network: LFAE) -> None:

@@ -20,7 +20,7 @@ from vgen.models.lfdm.autoencoder_module import LatentFlowAutoencoder
 from vgen.models.lfdm.networks import Unet3D
 from vgen.models.lfdm.target import FlowTarget
 from vgen.training import SamplesClips, SingleLossModule
-from vgen.video import ClipSpec
+from vgen.video import ClipSpec, Field
 from vgen.weights import Handoff
 
 
@@ -242,3 +242,11 @@ class LFDM(SamplesClips, SingleLossModule):
     def reconstruct(self, batch: dict[str, Any]) -> Tensor:
         """Real flows decoded by the auto-encoder: what the best possible diffusion model could reach."""
         return self.autoencoder.reconstruct(batch)
+
+    @torch.no_grad()
+    def illustrate(self, batch: dict[str, Any], seeds: list[int]) -> dict[str, Tensor | Field]:
+        """Generated clips with the flow and the occlusion that were diffused."""
+        conditions = self.conditions(batch)
+        flow, occlusion = self.generate_flow(conditions, len(seeds), self.clip_spec.frames, seeds, {})
+        latent = {"flow": flow, "occlusion": occlusion, "reference": conditions["image"]}
+        return {"generated": self.autoencoder.decode(latent), **self.autoencoder.fields(flow, occlusion)}
