@@ -1,18 +1,17 @@
 """The base of metrics that are a mean over clips and keep one value per clip."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
 from vgen.metrics.bootstrap import bootstrap_interval
+from vgen.metrics.states import GatheredMetric
 
 
-class PerClipMetric(Metric):
+class PerClipMetric(GatheredMetric):
     """A mean over clips (float64, over all ranks) whose per-clip values are kept for an interval.
 
     Attributes:
@@ -20,9 +19,7 @@ class PerClipMetric(Metric):
         clip_groups: (N,) int64, the group of each clip, set by `compute`; clips without a group have one each.
     """
 
-    is_differentiable = False
     higher_is_better: bool | None = True
-    full_state_update = False
     values: list[Tensor]
     groups: list[Tensor]
 
@@ -32,27 +29,6 @@ class PerClipMetric(Metric):
         self.add_state("groups", default=[], dist_reduce_fx="cat")
         self.clip_values: Tensor | None = None
         self.clip_groups: Tensor | None = None
-
-    def set_dtype(self, dst_type: Any) -> "PerClipMetric":
-        """Keeps float64: a model in half precision must not round the sums of its metrics."""
-        return self
-
-    def sync(
-        self,
-        dist_sync_fn: Callable[..., Any] | None = None,
-        process_group: Any | None = None,
-        should_sync: bool = True,
-        distributed_available: Callable[[], bool] | None = None,
-    ) -> None:
-        """Gathers the states of all ranks.
-
-        A rank without clips would send an empty float32 tensor, whatever the others send, and gloo aborts on that.
-        """
-        for name, default in self._defaults.items():
-            if isinstance(default, list) and len(getattr(self, name)) == 0:
-                kind = torch.int64 if name == "groups" else torch.float64
-                setattr(self, name, [torch.empty(0, dtype=kind, device=self.device)])
-        super().sync(dist_sync_fn, process_group, should_sync, distributed_available)
 
     def add(self, values: Tensor, groups: Sequence[str] | Tensor | None = None) -> None:
         """Adds the values (B,) of a batch of clips, with the group (subject) of each."""

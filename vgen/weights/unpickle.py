@@ -3,7 +3,7 @@
 A torch file is a pickle, and a pickle is a program. Official checkpoints are read through torch's restricted
 unpickler (`weights_only=True`), which knows tensors and plain containers and stops at everything else. Classes that
 official files are known to hold besides tensors are never imported either: a record of what the file said takes
-their place. Nothing else in vgen unpickles.
+their place. Nothing else in vgen unpickles, but for `vgen.weights.torchscript`, which imports nothing either.
 """
 
 import json

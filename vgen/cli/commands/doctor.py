@@ -15,8 +15,6 @@ from typing import Any, Literal, cast
 # Torchvision's own file names: the hash is part of them, so a wrong or truncated download is noticed on loading.
 _TORCHVISION_FILES = {
     "VGG19 (perceptual loss)": "vgg19-dcbb9e9d.pth",
-    "AlexNet (LPIPS)": "alexnet-owt-7be5be79.pth",
-    "VGG16 (LPIPS)": "vgg16-397923af.pth",
 }
 _TEXT_ENCODERS = ("bert-base-cased",)
 _LOW_DISK_GB = 10  # a full-size run keeps two checkpoints with optimiser state, samples and packed data
@@ -229,6 +227,13 @@ def _pretrained(config: dict[str, Any]) -> Iterator[Line]:
         )
 
 
+def _detectors() -> Iterator[Line]:
+    from vgen.metrics.detectors import status
+
+    for found in status():
+        yield Line("detectors", found.card.title, found.text, "note" if found.path is None else "ok")
+
+
 def _logging() -> Iterator[Line]:
     from vgen.cli.tracking import key_source
 
@@ -273,6 +278,7 @@ def run(args: argparse.Namespace) -> int:
         *_data(args.data, config),
         *_pretrained(config),
         *_initial(config),
+        *_detectors(),
         *_logging(),
         *_disk(),
     ]

@@ -58,14 +58,18 @@ class CompactClassifier(nn.Module):
         Returns:
             (B, K) logits.
         """
+        scores: Tensor = self.head(self.features(video))
+        return scores
+
+    def features(self, video: Tensor) -> Tensor:
+        """What the scores are read from, (B, 3 width); the features of `frechet_small`."""
         step = F.pad(video[:, :, 1:] - video[:, :, :-1], (0, 0, 0, 0, 1, 0))
         moved = video - video[:, :, :1]
         # Differences are several times smaller than the pictures; 4 brings them to about the same size.
         x = self.stem(torch.cat([video, 4 * step, 4 * moved], 1))
         for stage in self.stages:
             x = stage(x)
-        scores: Tensor = self.head(F.silu(self.norm(x)).mean((2, 3, 4)))
-        return scores
+        return F.silu(self.norm(x)).mean((2, 3, 4))
 
 
 class _Stage(nn.Module):
