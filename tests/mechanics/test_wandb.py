@@ -29,6 +29,7 @@ def made(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("NETRC", str(tmp_path / "no_netrc"))
     monkeypatch.setattr(builtins, "input", lambda *a: pytest.fail("asked a question"))
+    wandb.teardown()  # the settings of the test before
     opened = []
     init = wandb.init
 
@@ -134,10 +135,11 @@ def test_what_an_offline_run_holds(recipe, tmp_path, made, monkeypatch):
     losses = {row["trainer/global_step"]: row["train/loss"] for row in history if "train/loss" in row}
     assert sorted(losses) == [0, 1, 2]
     assert any("perf/clips_per_s" in row and "lr" in row and "grad_norm/denoiser" in row for row in history)
-    shown = [row for row in history if "samples/samples" in row]
+    shown = [row for row in history if "samples/samples/videos" in row]
     assert [row["trainer/global_step"] for row in shown] == [2, 3]
     for row, step in zip(shown, (2, 3), strict=True):
-        (name,) = row["samples/samples"]["filenames"]
+        (video,) = row["samples/samples/videos"]
+        name = video["path"]
         logged, written = folder / "files" / name, stage / "samples" / f"step_{step:08d}_samples.mp4"
         assert name.endswith(".mp4") and logged.read_bytes() == written.read_bytes()
         assert name in files and probe(logged).frames == 2
@@ -154,7 +156,6 @@ def test_without_a_network_it_goes_on_offline(recipe, tmp_path, made, monkeypatc
     assert len(made) == 2 and made[0]["id"] == made[1]["id"]
     assert len(list((run / "autoencoder" / "wandb").glob("offline-run-*"))) == 1
     assert (run / "autoencoder" / "done.json").is_file()
-    wandb.teardown()  # the next test's settings are its own
 
 
 def test_where_a_key_is(tmp_path, monkeypatch):

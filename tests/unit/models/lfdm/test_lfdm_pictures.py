@@ -50,6 +50,7 @@ def test_the_second_stage_shows_what_it_generates_with(stages):
     shown = model.illustrate(clips, [3, 4])
     assert list(shown) == ["generated", "flow", "occlusion"]
     assert torch.equal(shown["generated"], model.sample(model.conditions(clips), 2, seeds=[3, 4]))
-    flow, occlusion = model.generate_flow(model.conditions(clips), 2, FRAMES, [3, 4], {})
+    with torch.no_grad():
+        flow, occlusion = model.generate_flow(model.conditions(clips), 2, FRAMES, [3, 4], {})
     assert torch.equal(shown["occlusion"].values, occlusion)
     assert torch.equal(shown["flow"].values, model.autoencoder.fields(flow, occlusion)["flow"].values)
