@@ -239,7 +239,8 @@ def _offered(base: type) -> list[type]:
         path, name = class_path(cls), cls.__name__
         package = path.rpartition(".")[0]
         offered = package == _OFFERED.get(base)
-        if not (offered or path.startswith("vgen.")) or inspect.isabstract(cls) or name.startswith("_"):
+        ours = package.startswith("vgen.models.") or package.removeprefix("vgen.") in (*_OWN, "data.datamodules")
+        if not (offered or ours) or inspect.isabstract(cls) or name.startswith("_"):
             continue
         exported = getattr(importlib.import_module(package), "__all__", None)
         # Of the countless modules, those that their package exports.
