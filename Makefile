@@ -10,6 +10,9 @@ PIP_ARGS ?=
 PARITY_DIR ?=
 export PARITY_DIR
 
+# More options of `make bench`, for instance --against ../other_checkout.
+BENCH_ARGS ?=
+
 DEMO_DATA ?= data/fake_mug
 DEMO_RUN ?= runs/lfdm_mug_demo
 DEMO_CONFIG := --config lightning_configs/lfdm_mug.yaml --config lightning_configs/tiny/lfdm_mug.yaml
@@ -19,7 +22,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format type schema parity smoke clean
+.PHONY: help setup demo test test-all lint format type schema parity smoke bench gpu-check clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,7 +61,7 @@ format: setup  ## ruff: rewrite in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-type: setup  ## mypy over the package
+type: setup  ## mypy over package and benchmarks
 	$(BIN)/mypy
 
 schema: setup  ## lightning_configs/schema.json, by which editors complete and check recipes
@@ -69,6 +72,12 @@ parity: setup  ## every vector of PARITY_DIR (or the small ones in tests/golden)
 
 smoke: setup  ## every recipe with its tiny overlay, three steps per stage
 	$(PYTEST) tests/configs
+
+bench: setup  ## time and peak memory of a training step, one thread -> benchmarks/results (BENCH_ARGS: more options)
+	$(BIN)/python -m benchmarks.step_time $(BENCH_ARGS)
+
+gpu-check: setup  ## on a machine with CUDA: bf16 drift, full-size step times, memory, compile, a short training
+	$(BIN)/python -m benchmarks.gpu_check
 
 clean:  ## remove .venv, the demo's run and caches (data and other runs stay)
 	rm -rf $(VENV) $(DEMO_RUN) .pytest_cache .mypy_cache .ruff_cache build dist

@@ -2,6 +2,7 @@
 
 from vgen.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
 from vgen.callbacks.clock import Clock
+from vgen.callbacks.compile import Compile
 from vgen.callbacks.ema import EMA
 from vgen.callbacks.metrics_csv import MetricsCSV
 from vgen.callbacks.optimizer_stats import OptimizerStats
@@ -16,6 +17,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "Checkpoint",
     "Clock",
+    "Compile",
     "LineProgress",
     "MetricsCSV",
     "OptimizerStats",

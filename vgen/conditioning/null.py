@@ -36,7 +36,7 @@ def explicit_null_mask(conditions: dict[str, Any], n: int, device: torch.device 
         return (value.reshape(-1) < 0).to(device)
     rows = [value] * n if isinstance(value, str | int) else list(value)
     flags = [row < 0 if isinstance(row, int) else is_null_text(row) for row in rows]
-    return torch.tensor(flags, dtype=torch.bool, device=device)
+    return torch.tensor(flags, dtype=torch.bool).to(device, non_blocking=True)  # without waiting for the device
 
 
 def drop_mask(

@@ -37,10 +37,10 @@ class ClipNoise:
         if shape[0] != len(self.seeds):
             raise ValueError(f"{len(self.seeds)} seeds for {shape[0]} clips")
         clips = [
-            torch.randn(tuple(shape[1:]), generator=torch.Generator().manual_seed(mix(seed, step)))
+            torch.randn(tuple(shape[1:]), generator=torch.Generator().manual_seed(mix(seed, step)), dtype=torch.float32)
             for seed in self.seeds
         ]
-        return torch.stack(clips).to(self.device)
+        return torch.stack(clips).to(self.device, non_blocking=True)
 
 
 def mixed_noise(drawn: Tensor, share: float) -> Tensor:

@@ -110,7 +110,7 @@ class DDIM(Sampler):
         if not 0 < self.steps < total:
             raise ValueError(f"DDIM takes 1 to {total - 1} steps, not {self.steps}; DDPM takes all {total}")
         if self.rule == "official":
-            times = [int(t) for t in torch.linspace(0.0, total, self.steps + 2)[:-1]][::-1]
+            times = [int(t) for t in torch.linspace(0.0, total, self.steps + 2, dtype=torch.float32)[:-1]][::-1]
             return list(pairwise(times))
         if self.spacing == "trailing":
             times = [round(total - i * total / self.steps) - 1 for i in range(self.steps)]

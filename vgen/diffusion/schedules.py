@@ -8,7 +8,9 @@ import math
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from vgen.nn.precision import FullPrecisionBuffers
 
 ScheduleKind = Literal["cosine", "cosine_iddpm", "linear", "scaled_linear"]
 
@@ -56,8 +58,8 @@ def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
     return table[t].view(-1, *(1,) * (like.ndim - 1))
 
 
-class DiffusionSchedule(nn.Module):
-    """The tables of a discrete schedule; non-persistent buffers, as they are constants.
+class DiffusionSchedule(FullPrecisionBuffers):
+    """The tables of a discrete schedule; non-persistent buffers, as they are constants, and always fp32.
 
     Posterior tables: q(x_{t-1} | x_t, x_0) has mean coef1 x_0 + coef2 x_t and variance
     beta_t (1 - abar_{t-1})/(1 - abar_t) (Ho et al. 2020, equations 6 and 7).

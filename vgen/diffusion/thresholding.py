@@ -29,7 +29,7 @@ class Threshold:
         if self.kind == "none":
             return x0
         if self.kind == "clamp":
-            return torch.maximum(torch.minimum(x0, _bound(self.high, x0)), _bound(self.low, x0))
+            return x0.clamp(_bound(self.low, x0), _bound(self.high, x0))
         # not torch.quantile: that refuses more than 2^24 numbers
         values = x0.flatten(1).abs().sort(dim=1).values
         position = self.percentile * (values.shape[1] - 1)
@@ -41,5 +41,5 @@ class Threshold:
 
 
 def _bound(value: float | tuple[float, ...], x0: Tensor) -> Tensor:
-    bound = torch.as_tensor(value, dtype=x0.dtype, device=x0.device)
+    bound = torch.tensor(value, dtype=x0.dtype).to(x0.device, non_blocking=True)  # without waiting for the device
     return bound.view(-1, *(1,) * (x0.ndim - 2)) if bound.ndim else bound

@@ -43,9 +43,12 @@ class RandomTransform:
     @classmethod
     def draw(cls, batch: int, config: TransformConfig, device: torch.device | None = None) -> "RandomTransform":
         """Draws from torch's global generator of the CPU, so that a seed means the same on every device."""
-        theta = torch.eye(2, 3) + config.sigma_affine * torch.randn(batch, 2, 3)
-        params = config.sigma_tps * torch.randn(batch, 1, config.points_tps**2) if config.sigma_tps else None
-        return cls(theta.to(device), None if params is None else params.to(device))
+        fp32, points = torch.float32, config.points_tps**2
+        theta = torch.eye(2, 3, dtype=fp32) + config.sigma_affine * torch.randn(batch, 2, 3, dtype=fp32)
+        params = config.sigma_tps * torch.randn(batch, 1, points, dtype=fp32) if config.sigma_tps else None
+        # without waiting for the device
+        theta = theta.to(device, non_blocking=True)
+        return cls(theta, None if params is None else params.to(device, non_blocking=True))
 
     def _distances(self, coordinates: Tensor) -> tuple[Tensor, Tensor]:
         offset = coordinates[:, :, None] - self.control_points  # (B, N, P^2, 2)
@@ -53,7 +56,8 @@ class RandomTransform:
 
     def warp_coordinates(self, coordinates: Tensor) -> Tensor:
         """(B or 1, N, 2) -> (B, N, 2)."""
-        moved = coordinates @ self.theta[:, :, :2].mT + self.theta[:, None, :, 2]
+        with torch.autocast(coordinates.device.type, enabled=False):  # coordinates need fp32
+            moved = coordinates @ self.theta[:, :, :2].mT + self.theta[:, None, :, 2]
         if self.control_params is None:
             return moved
         distance, _ = self._distances(coordinates)
@@ -101,7 +105,8 @@ def equivariance_affine(
         transformed_affine: (B, K, 2, 2).
         revert_axis_swap: Make the [0, 0] entry of the product positive first.
     """
-    product = inverse_2x2(driving_affine) @ (transform.jacobian(transformed_shift) @ transformed_affine)
+    with torch.autocast(driving_affine.device.type, enabled=False):
+        product = inverse_2x2(driving_affine) @ (transform.jacobian(transformed_shift) @ transformed_affine)
     if revert_axis_swap:
         product = product * torch.sign(product[:, :, :1, :1])
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()

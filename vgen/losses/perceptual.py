@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from vgen.configurable import Configurable
 from vgen.errors import UserError
 from vgen.losses.pyramid import ImagePyramid
+from vgen.nn.precision import at_least_fp32
+from vgen.nn.recompute import recompute
 
 VGG19_FILE = "vgg19-dcbb9e9d.pth"
 VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
@@ -34,6 +36,7 @@ class FrozenVGG19(nn.Module):
 
     mean: Tensor
     std: Tensor
+    weight0: Tensor
 
     def __init__(self, weights: str | None = None, random_init: bool = False) -> None:
         super().__init__()
@@ -52,13 +55,14 @@ class FrozenVGG19(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(N, 3, H, W) in [0, 1] -> features after relu1_1, relu2_1, relu3_1, relu4_1, relu5_1."""
-        x = (image - self.mean) / self.std
+        x = ((image - self.mean) / self.std).to(self.weight0.dtype)
         features, done = [], 0
         for width in _LAYOUT:
             if not width:
                 x = F.max_pool2d(x, 2)
                 continue
-            x = F.relu(F.conv2d(x, getattr(self, f"weight{done}"), getattr(self, f"bias{done}"), padding=1))
+            x = F.conv2d(x, getattr(self, f"weight{done}"), getattr(self, f"bias{done}"), padding=1)
+            x = F.relu(x, inplace=True)
             if done in _TAPS:
                 features.append(x)
             done += 1
@@ -102,6 +106,8 @@ class VGGPyramid(Configurable, nn.Module):
         weights: File with torchvision's VGG19 state dict; None looks into torch's hub cache.
         random_init: Fixed random weights instead of a file.
         num_channels: Image channels; one channel is shown to VGG as grey.
+        checkpointing: Compute the prediction's features again in the backward pass instead of keeping them: they are
+            most of what a training step of an auto-encoder keeps.
     """
 
     def __init__(
@@ -111,8 +117,10 @@ class VGGPyramid(Configurable, nn.Module):
         weights: str | None = None,
         random_init: bool = False,
         num_channels: int = 3,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         if num_channels not in (1, 3):
             raise UserError(f"VGG19 sees colour or grey images, not {num_channels} channels", where="VGGPyramid")
         self.layer_weights = tuple(layer_weights)
@@ -132,9 +140,16 @@ class VGGPyramid(Configurable, nn.Module):
         with torch.no_grad():
             real = [self._features(level) for level in self.pyramid(target)]
         terms = [
-            weight * (ours - theirs).abs().mean()
-            for level, features in zip(self.pyramid(prediction), real, strict=True)
-            for weight, ours, theirs in zip(self.layer_weights, self._features(level), features, strict=True)
+            recompute(self._distance, *pair) if self.checkpointing else self._distance(*pair)
+            for pair in zip(self.pyramid(prediction), real, strict=True)
+        ]
+        return torch.stack(terms).sum()
+
+    def _distance(self, image: Tensor, wanted: list[Tensor]) -> Tensor:
+        """Weighted distance of an image's features from these, summed over layers in fp32."""
+        terms = [
+            weight * F.l1_loss(at_least_fp32(ours), at_least_fp32(theirs))
+            for weight, ours, theirs in zip(self.layer_weights, self._features(image), wanted, strict=True)
         ]
         return torch.stack(terms).sum()
 

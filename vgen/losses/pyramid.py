@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from vgen.configurable import Configurable
 from vgen.nn.antialias import AntiAliasDownsample
+from vgen.nn.precision import at_least_fp32
 
 
 class ImagePyramid(nn.Module):
@@ -42,6 +43,7 @@ class L1Pyramid(Configurable, nn.Module):
         self.pyramid = ImagePyramid(scales, num_channels)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Two (N, C, H, W) -> scalar."""
-        distances = [level.abs().mean() for level in self.pyramid(prediction - target)]  # a pyramid is linear
+        """Two (N, C, H, W) -> scalar, in fp32."""
+        difference = at_least_fp32(prediction) - at_least_fp32(target)
+        distances = [level.abs().mean() for level in self.pyramid(difference)]  # a pyramid is linear
         return self.weight * torch.stack(distances).sum()

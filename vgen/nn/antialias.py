@@ -49,4 +49,5 @@ class AntiAliasDownsample(nn.Module):
             return image
         weight = self.weight.to(image.dtype)
         padding = weight.shape[-1] // 2
-        return F.conv2d(image, weight, padding=padding, stride=self.stride, groups=self.channels)
+        with torch.autocast(image.device.type, enabled=False):  # regions and losses begin with it, and it costs little
+            return F.conv2d(image, weight, padding=padding, stride=self.stride, groups=self.channels)

@@ -1,38 +1,48 @@
-"""Attention by torch's fused kernels."""
+"""Softmax attention: torch's fused kernels, and the plain formula where that is faster on a CPU."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vgen.nn.embeddings import rotate
+from vgen.nn.precision import at_least_fp32
 
 # The CUDA kernels put the batch on a grid axis of at most 65535 blocks; one token sequence per pixel goes beyond it.
 _CUDA_BATCH = 65535
+# Up to this many keys, a frame's or a coarse level's, the CPU's fused kernel is slower than the formula.
+_SHORT = 64
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    bias: Tensor | None = None,
-    rotary: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:
-    """Softmax attention with scale 1/sqrt(D).
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """softmax(scale q k^T + bias) v.
 
     Args:
-        q: (N, heads, L, D).
+        q: (N, heads, L, D). Nothing is copied where N and heads have a common stride, as in a view of (L, N, heads, D).
         k: (N, heads, S, D).
         v: (N, heads, S, D).
         bias: Added to the scaled logits, broadcast to (N, heads, L, S).
-        rotary: cos and sin of `RotaryEmbedding` for positions 0..L-1, applied to q and k.
+        scale: Of the logits; default 1/sqrt(D).
 
     Returns:
         (N, heads, L, D).
     """
-    if rotary is not None:
-        q, k = rotate(q, *rotary), rotate(k, *rotary)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    # The CPU's fused kernel gives the bias no gradient: torch would take a formula of its own, with two more passes
+    # over q and k and four over the logits.
+    if q.device.type == "cpu" and (k.shape[2] <= _SHORT or (bias is not None and bias.requires_grad)):
+        return _by_formula(q, k, v, bias, scale)
     mask = None if bias is None else bias.to(q.dtype).expand(1, *bias.shape[-3:])
     if not q.is_cuda or len(q) <= _CUDA_BATCH:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     pieces = zip(q.split(_CUDA_BATCH), k.split(_CUDA_BATCH), v.split(_CUDA_BATCH), strict=True)
-    return torch.cat([F.scaled_dot_product_attention(*piece, attn_mask=mask) for piece in pieces])
+    return torch.cat([F.scaled_dot_product_attention(*piece, attn_mask=mask, scale=scale) for piece in pieces])
+
+
+def _by_formula(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Tensor:
+    """The formula in fp32, in two matrix products and a softmax."""
+    with torch.autocast(q.device.type, enabled=False):
+        q, k, values = (at_least_fp32(x).flatten(0, 1) for x in (q, k, v))
+        # keys before queries: torch's softmax is 10 times slower over a last dimension of less than a vector's length
+        logits = torch.bmm(k, (q if scale == 1 else q * scale).mT)
+        if bias is not None:
+            logits = (logits.unflatten(0, v.shape[:2]) + bias.mT).flatten(0, 1)
+        return torch.bmm(logits.softmax(dim=1).mT, values).unflatten(0, v.shape[:2]).to(v.dtype)

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from vgen.nn.precision import FullPrecisionBuffers
+
 
 class SinusoidalEmbedding(nn.Module):
     """[sin(t f_i), cos(t f_i)] with f_i = 10000^(-i/(dim/2 - 1)), i < dim/2.
@@ -36,21 +38,21 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotates interleaved pairs (x0, x1) -> (x0 cos - x1 sin, x1 cos + x0 sin) (RoFormer).
 
     Args:
-        x: (..., N, D).
-        cos: (N, R) with R <= D; features beyond R pass unchanged.
+        x: (..., D).
+        cos: (..., R) that broadcasts with x, R <= D; features beyond R pass unchanged.
         sin: Like `cos`.
 
     Returns:
-        Like `x`.
+        (..., D), dtype of `x`.
     """
     width = cos.shape[-1]
     turned, rest = x[..., :width], x[..., width:]
     swapped = torch.stack((-turned[..., 1::2], turned[..., ::2]), dim=-1).flatten(-2)
     turned = (turned * cos + swapped * sin).to(x.dtype)
-    return turned if rest.shape[-1] == 0 else torch.cat((turned, rest), dim=-1)
+    return turned if rest.shape[-1] == 0 else torch.cat((turned, rest.expand(*turned.shape[:-1], -1)), dim=-1)
 
 
-class RotaryEmbedding(nn.Module):
+class RotaryEmbedding(FullPrecisionBuffers):
     """The frequencies 10000^(-2i/dim) of a rotary position embedding, shared by the layers that hold it.
 
     Args:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from vgen.nn.precision import at_least_fp32
+
 
 def inverse_2x2(matrix: Tensor) -> Tensor:
     """Inverse of (..., 2, 2) by the adjugate: no LU, no host synchronisation."""
@@ -29,9 +31,9 @@ def principal_axes(covariance: Tensor, guard: bool = False) -> tuple[Tensor, Ten
     Returns:
         (U (..., 2, 2) with the axes as columns, singular values (..., 2) in descending order), fp32 (fp64 stays).
     """
-    dtype = torch.float64 if covariance.dtype == torch.float64 else torch.float32
+    matrix = at_least_fp32(covariance)
+    dtype = matrix.dtype
     with torch.autocast(covariance.device.type, enabled=False):
-        matrix = covariance.to(dtype)
         a, b, c = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
         half = (a - c) / 2
         if guard:

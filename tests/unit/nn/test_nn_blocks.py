@@ -1,12 +1,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from vgen.nn.antialias import AntiAliasDownsample, gaussian_kernel
 from vgen.nn.attention import attend
-from vgen.nn.embeddings import RelativePositionBias, RotaryEmbedding, SinusoidalEmbedding
+from vgen.nn.embeddings import RelativePositionBias, RotaryEmbedding, SinusoidalEmbedding, rotate
 from vgen.nn.geometry import inverse_2x2, principal_axes
 from vgen.nn.norm import ChannelLayerNorm
+from vgen.nn.recompute import recompute
 from vgen.nn.warp import coordinate_grid, resize_grid, warp
 
 
@@ -105,20 +107,78 @@ def test_position_bias_tells_keys_before_from_keys_after():
     assert buckets.max() == 31
 
 
-def test_attention_with_bias_and_rotation_is_the_plain_formula():
-    q, k, v = torch.randn(3, 6, 2, 5, 12).unbind(0)
-    bias, (cos, sin) = torch.randn(2, 5, 5), RotaryEmbedding(8)(5)
+def turn(x, cos, sin):
+    """Rotary embedding as complex numbers."""
+    pairs = torch.view_as_complex(x[..., : cos.shape[-1]].reshape(*x.shape[:-1], -1, 2).contiguous())
+    turned = torch.view_as_real(pairs * torch.complex(cos[..., ::2], sin[..., ::2])).flatten(-2)
+    return torch.cat((turned, x[..., cos.shape[-1] :]), dim=-1)
 
-    def turn(x):
-        pairs = torch.view_as_complex(x[..., :8].reshape(*x.shape[:-1], 4, 2).contiguous())
-        turned = torch.view_as_real(pairs * torch.complex(cos[:, ::2], sin[:, ::2])).flatten(-2)
-        return torch.cat((turned, x[..., 8:]), dim=-1)
 
-    logits = turn(q) @ turn(k).mT * 12**-0.5 + bias
-    torch.testing.assert_close(attend(q, k, v, bias, (cos, sin)), logits.softmax(-1) @ v, atol=1e-6, rtol=1e-5)
+def test_rotation_is_a_complex_product():
+    x, angles = torch.randn(6, 2, 5, 12), RotaryEmbedding(8)(5)
+    torch.testing.assert_close(rotate(x, *angles), turn(x, *angles))
+    weights = torch.randn(7, 2, 12)  # one set for all positions
+    spread = [table[:, None, None] for table in angles]
+    expected = torch.stack([turn(weights, *(table[i] for table in angles)) for i in range(5)])
+    torch.testing.assert_close(rotate(weights, *spread), expected)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("keys", [5, 80])
+def test_attention_is_the_plain_formula(learned, bias, keys):
+    q, k, v = torch.randn(6, 2, 5, 12), *torch.randn(2, keys, 6, 2, 12).permute(0, 2, 3, 1, 4)
+    added = torch.randn(2, 5, keys, requires_grad=learned) if bias else None
+    for scale, factor in ((None, 12**-0.5), (1.0, 1.0)):
+        logits = q @ k.mT * factor + (added if bias else 0)
+        found = attend(q, k, v, added, scale)
+        torch.testing.assert_close(found, logits.softmax(-1) @ v, atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_of_attention_with_a_learned_bias():
+    q, k, v = torch.randn(3, 6, 2, 5, 12, dtype=torch.float64, requires_grad=True).unbind(0)
+    bias = torch.randn(2, 5, 5, dtype=torch.float64, requires_grad=True)
+    expected = (q @ k.mT * 12**-0.5 + bias).softmax(-1) @ v
+    wanted = torch.autograd.grad(expected.square().sum(), (q, k, v, bias), retain_graph=True)
+    found = torch.autograd.grad(attend(q, k, v, bias).square().sum(), (q, k, v, bias))
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_attention_is_fp32_inside_under_autocast():
+    q, k, v = (torch.randn(3, 6, 2, 5, 12) * 4).bfloat16().unbind(0)
+    bias = torch.randn(2, 5, 5, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = attend(q, k, v, bias)
+    expected = (q.float() @ k.float().mT * 12**-0.5 + bias).softmax(-1) @ v.float()
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found, expected.bfloat16(), atol=1e-2, rtol=1e-2)
 
 
 def test_channel_norm():
-    x = torch.randn(2, 6, 3, 4, 4)
-    reference = F.layer_norm(x.movedim(1, -1), (6,)).movedim(-1, 1)
-    torch.testing.assert_close(ChannelLayerNorm(6)(x), reference)
+    tokens = torch.randn(2, 3, 4, 6).transpose(1, 2)
+    norm = ChannelLayerNorm(6)
+    norm.gamma.data = torch.rand(1, 6, 1, 1, 1)
+    centred = tokens - tokens.mean(-1, keepdim=True)
+    expected = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * norm.gamma.flatten()
+    torch.testing.assert_close(norm(tokens), expected)
+
+
+def test_recomputing_keeps_gradients_and_statistics():
+    def block():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+
+    plain, saving, x = block(), block(), torch.randn(2, 3, 8, 8)
+    plain(x).square().sum().backward()
+    recompute(saving, x).square().sum().backward()
+    for ours, theirs in zip(saving.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours.grad, theirs.grad)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(saving.state_dict()[name], value), name
+    assert saving[1].momentum == 0.1
+    again = recompute(lambda y: saving(y), x, norms_of=saving)
+    again.sum().backward()
+    assert saving[1].num_batches_tracked == 2
+    with torch.no_grad():
+        assert recompute(saving.eval(), x).grad_fn is None

@@ -32,6 +32,7 @@ class LatentFlowAutoencoder(SingleLossModule):
         occlusion_penalty: Weight of a penalty on saturated occlusion logits; 0 in the paper.
         trainable: Prefixes of the network's weights that are trained; empty means all. The rest stays frozen, in eval
             mode: ("generator.bottleneck", "generator.up_blocks", "generator.final") trains the decoder alone.
+        decode_chunk: Frames decoded at once; fewer take less memory.
         optimizer: Optimiser.
         lr_scheduler: Learning-rate schedule.
         lr_interval: Unit of the schedule.
@@ -49,6 +50,7 @@ class LatentFlowAutoencoder(SingleLossModule):
         transform: TransformConfig = TransformConfig(),  # noqa: B008  (frozen)
         occlusion_penalty: float = 0.0,
         trainable: tuple[str, ...] = (),
+        decode_chunk: int = 40,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
@@ -60,6 +62,9 @@ class LatentFlowAutoencoder(SingleLossModule):
         self.shift_weight, self.affine_weight = equivariance_shift, equivariance_affine
         self.transform = transform
         self.occlusion_penalty = occlusion_penalty
+        if decode_chunk < 1:
+            raise UserError(f"at least one frame has to be decoded at once, not {decode_chunk}", "decode_chunk")
+        self.decode_chunk = decode_chunk
         self.trainable = tuple(trainable)
         if self.trainable:
             chosen = {name for name, _ in network.named_parameters() if name.startswith(self.trainable)}
@@ -132,8 +137,8 @@ class LatentFlowAutoencoder(SingleLossModule):
 
     def decode(self, latent: Latent) -> Tensor:
         """Warps and decodes every frame from the reference: (B, C, T, H, W) in [-1, 1]."""
-        frames = self.network.decode((latent["reference"] + 1) / 2, latent["flow"], latent["occlusion"])
-        return frames * 2 - 1
+        source = (latent["reference"] + 1) / 2
+        return self.network.decode(source, latent["flow"], latent["occlusion"], self.decode_chunk) * 2 - 1
 
     def latent_spec(self, clip_spec: ClipSpec) -> dict[str, tuple[int, ...]]:
         """Shapes of the latent of one clip."""

@@ -175,7 +175,7 @@ class LFDM(SamplesClips, SingleLossModule):
         x0 = self.target(latent["flow"], latent["occlusion"])
         n = len(x0)
         t = torch.randint(self.diffusion.steps, (n,), device=x0.device)
-        noise = self._mixed(torch.randn(self._drawn(x0.shape), device=x0.device))
+        noise = self._mixed(torch.randn(self._drawn(x0.shape), device=x0.device, dtype=x0.dtype))
         mask = null_mask(conditions, n, self.null_probability, device=x0.device)
         output = self.denoiser(
             self.diffusion.q_sample(x0, t, noise), t, self.conditioner(conditions), features, null_mask=mask
@@ -201,6 +201,7 @@ class LFDM(SamplesClips, SingleLossModule):
         """
         if "image" not in conditions:
             raise UserError("LFDM generates from a first frame", "image", "give image=..., a path or tensor")
+        conditions = {**conditions, "image": conditions["image"].to(self.dtype)}  # of a model in bf16
         flow, occlusion = self.generate_flow(conditions, n, frames, seeds, options)
         return self.autoencoder.decode({"flow": flow, "occlusion": occlusion, "reference": conditions["image"]})
 

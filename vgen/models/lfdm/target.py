@@ -4,15 +4,16 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vgen.codecs import Latent
+from vgen.nn.precision import FullPrecisionBuffers
 from vgen.nn.warp import coordinate_grid
 
 _SMALLEST_STD = 0.02  # a channel that hardly varies (saturated occlusion) must not be blown up
 
 
-class FlowTarget(nn.Module):
+class FlowTarget(FullPrecisionBuffers):
     """Maps flow and occlusion to the diffused tensor and back.
 
     The released models diffuse (flow x, flow y, 2 occlusion - 1) with absolute sampling coordinates. `residual` takes

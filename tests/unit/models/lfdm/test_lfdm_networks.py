@@ -19,7 +19,8 @@ from vgen.models.lfdm.networks import (
     RegionPredictorConfig,
     Unet3D,
 )
-from vgen.models.lfdm.networks.unet_blocks import split_conv
+from vgen.models.lfdm.networks.unet_blocks import AxialAttention, SpatialLinearAttention, split_conv
+from vgen.nn.embeddings import RotaryEmbedding, rotate
 
 SMALL_UNET = {"dim": 8, "cond_dim": 5, "dim_mults": (1, 2), "channels": 7, "attn_heads": 2, "resnet_groups": 4}
 FULL_UNET = {"dim": 64, "use_bert_text_cond": True, "channels": 259}
@@ -292,6 +293,69 @@ def test_split_convolution_is_the_concatenated_one():
         torch.autograd.grad(y.square().sum(), (static, conv.weight), retain_graph=True) for y in (split, whole)
     ]
     for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def plain_norm(norm, x):
+    """LayerNorm over channels as a formula on (B, C, T, H, W)."""
+    variance, mean = torch.var_mean(x, dim=1, unbiased=False, keepdim=True)
+    return (x - mean) * torch.rsqrt(variance + norm.eps) * norm.gamma
+
+
+def gradients(outputs, module, x):
+    return torch.autograd.grad(outputs.square().sum(), [x, *module.parameters()])
+
+
+@pytest.mark.parametrize("axis", ["time", "space"])
+@pytest.mark.parametrize("side", [2, 4], ids=["turned activations", "turned weights"])
+def test_axial_attention_is_the_textbook_one(axis, side):
+    block = AxialAttention(6, heads=2, dim_head=10, axis=axis).double()
+    x = torch.randn(2, 6, 5, side, side, dtype=torch.float64, requires_grad=True)
+    bias, angles = None, None
+    if axis == "time":
+        bias = torch.randn(2, 5, 5, dtype=torch.float64)
+        angles = tuple(table.double() for table in RotaryEmbedding(8)(5))
+    tokens = plain_norm(block.norm, x)
+    tokens = tokens.permute(0, 3, 4, 2, 1) if axis == "time" else tokens.permute(0, 2, 3, 4, 1).flatten(2, 3)
+    q, k, v = block.to_qkv(tokens).unflatten(-1, (3, 2, 10)).movedim(-3, 0).transpose(-3, -2)
+    q = q * 10**-0.5
+    if angles is not None:
+        q, k = rotate(q, *angles), rotate(k, *angles)
+    logits = q @ k.mT + (0 if bias is None else bias)
+    out = block.to_out((logits.softmax(-1) @ v).transpose(-3, -2).flatten(-2))
+    out = out.permute(0, 4, 3, 1, 2) if axis == "time" else out.unflatten(2, (side, side)).permute(0, 4, 1, 2, 3)
+    found = block(x, bias, angles)
+    torch.testing.assert_close(found, x + out)
+    for ours, theirs in zip(gradients(found, block, x), gradients(x + out, block, x), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_linear_attention_is_the_textbook_one():
+    block = SpatialLinearAttention(6, heads=2, dim_head=8).double()
+    x = torch.randn(2, 6, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    frames = plain_norm(block.norm, x).transpose(1, 2).flatten(0, 1)
+    q, k, v = block.to_qkv(frames).flatten(2).unflatten(1, (3, 2, 8)).unbind(1)
+    context = torch.einsum("nhdp,nhep->nhde", k.softmax(-1), v)
+    out = torch.einsum("nhde,nhdp->nhep", context, q.softmax(-2) * 8**-0.5)
+    out = x + block.to_out(out.reshape(6, 16, 4, 4)).unflatten(0, (2, 3)).transpose(1, 2)
+    found = block(x)
+    torch.testing.assert_close(found, out)
+    for ours, theirs in zip(gradients(found, block, x), gradients(out, block, x), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_frozen_network_may_have_another_memory_layout():
+    """Channels last, as outside of training, changes no number: fp64 tells."""
+    lfae, source, video = small_lfae().double(), torch.rand(2, 3, 32, 32).double(), torch.rand(2, 3, 3, 32, 32).double()
+    with torch.no_grad():
+        fast = [*lfae.flow(source, video), lfae.encode_source(source)]
+        assert fast[2].is_contiguous(memory_format=torch.channels_last)
+        for module in lfae.modules():
+            if not isinstance(module, nn.BatchNorm2d):
+                module.training = True  # the layout of training, with the statistics of evaluation
+        slow = [*lfae.flow(source, video), lfae.encode_source(source)]
+        assert slow[2].is_contiguous()
+    for ours, theirs in zip(fast, slow, strict=True):
         torch.testing.assert_close(ours, theirs)
 
 

@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from vgen.models.lfdm.networks.blocks import Encoder
+from vgen.models.lfdm.networks.blocks import Encoder, fast_layout
+from vgen.nn.precision import at_least_fp32
 
 
 class BGMotionPredictor(nn.Module):
@@ -42,12 +43,13 @@ class BGMotionPredictor(nn.Module):
     def forward(self, source_image: Tensor, driving_image: Tensor) -> Tensor:
         """Two batches of images (B, C, H, W) in [0, 1] -> (B, 3, 3), fp32."""
         batch = len(source_image)
-        motion = torch.eye(3, device=source_image.device).repeat(batch, 1, 1)
+        motion = torch.eye(3, device=source_image.device, dtype=torch.float32).repeat(batch, 1, 1)
         if self.bg_type == "zero":
             return motion
-        features = self.encoder(torch.cat((source_image, driving_image), dim=1))[-1].mean(dim=(2, 3))
+        pair = fast_layout(torch.cat((source_image, driving_image), dim=1), self.training)
+        features = self.encoder(pair)[-1].mean(dim=(2, 3))
         with torch.autocast(features.device.type, enabled=False):
-            numbers = self.fc(features.to(self.fc.weight.dtype))
+            numbers = at_least_fp32(self.fc(features.to(self.fc.weight.dtype)))
         motion = motion.to(numbers.dtype)
         if self.bg_type == "shift":
             motion[:, :2, 2] = numbers

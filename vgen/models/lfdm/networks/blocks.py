@@ -6,8 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgen.nn.recompute import recompute
 
-class SameBlock2d(nn.Module):
+
+def fast_layout(x: Tensor, training: bool) -> Tensor:
+    """The memory layout in which a network runs faster; its convolutions pass it on.
+
+    Channels last for frozen networks (a quarter faster on a CPU, where training gains nothing) and on CUDA, whose
+    tensor cores want it.
+    """
+    return x.contiguous(memory_format=torch.channels_last) if x.is_cuda or not training else x
+
+
+class Recomputed(nn.Module):
+    """A block that, with `checkpointing` on, keeps its input alone for the backward pass."""
+
+    checkpointing = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Calls `compute`."""
+        return recompute(self.compute, x, norms_of=self) if self.checkpointing else self.compute(x)
+
+    def compute(self, x: Tensor) -> Tensor:
+        """The block itself, (N, C, H, W) -> (N, C', H', W')."""
+        raise NotImplementedError
+
+
+class SameBlock2d(Recomputed):
     """Convolution, BatchNorm, ReLU at constant size."""
 
     def __init__(self, in_features: int, out_features: int, kernel_size: int = 3, padding: int = 1) -> None:
@@ -15,28 +40,28 @@ class SameBlock2d(nn.Module):
         self.conv = nn.Conv2d(in_features, out_features, kernel_size, padding=padding)
         self.norm = nn.BatchNorm2d(out_features)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, H, W)."""
-        return F.relu(self.norm(self.conv(x)))
+        return F.relu(self.norm(self.conv(x)), inplace=True)
 
 
 class DownBlock2d(SameBlock2d):
     """Convolution, BatchNorm, ReLU, 2x2 average pooling."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, H/2, W/2)."""
-        return F.avg_pool2d(super().forward(x), 2)
+        return F.avg_pool2d(super().compute(x), 2)
 
 
 class UpBlock2d(SameBlock2d):
     """Nearest up-sampling by 2, then convolution, BatchNorm, ReLU."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, 2H, 2W)."""
-        return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return super().compute(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
-class ResBlock2d(nn.Module):
+class ResBlock2d(Recomputed):
     """Pre-activation residual block: x + conv(ReLU(BN(conv(ReLU(BN(x))))))."""
 
     def __init__(self, features: int) -> None:
@@ -46,10 +71,10 @@ class ResBlock2d(nn.Module):
         self.norm1 = nn.BatchNorm2d(features)
         self.norm2 = nn.BatchNorm2d(features)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> the same shape."""
-        out = self.conv1(F.relu(self.norm1(x)))
-        return x + self.conv2(F.relu(self.norm2(out)))
+        out = self.conv1(F.relu(self.norm1(x), inplace=True))
+        return x + self.conv2(F.relu(self.norm2(out), inplace=True))
 
 
 class Encoder(nn.Module):

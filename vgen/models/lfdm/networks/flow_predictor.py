@@ -1,10 +1,12 @@
 """Dense flow from the motion of regions and background (MRAA section 3.3)."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgen.models.lfdm.networks.blocks import Hourglass
+from vgen.models.lfdm.networks.blocks import Hourglass, fast_layout
 from vgen.models.lfdm.networks.region_predictor import RegionParams
 from vgen.nn.antialias import AntiAliasDownsample
 from vgen.nn.geometry import inverse_2x2
@@ -167,10 +169,20 @@ class PixelwiseFlowPredictor(nn.Module):
             if self.use_deformed_source:
                 deformed = self.create_deformed_source_image(small.to(motion.dtype), motion)
                 inputs = torch.cat((heatmap, deformed), dim=2)
-        prediction = self.hourglass(inputs.flatten(1, 2))
-        mask = self.mask(prediction).to(motion.dtype).softmax(dim=1)
+        inputs = inputs.flatten(1, 2).to(self.mask.weight.dtype)
+        logits = self._heads(self.hourglass(fast_layout(inputs, self.training))).to(motion.dtype)
+        motions = motion.shape[1]
+        mask = logits[:, :motions].softmax(dim=1)
         out = {"optical_flow": (motion * mask[..., None]).sum(dim=1)}
         if self.occlusion is not None:
-            out["occlusion_logits"] = self.occlusion(prediction).to(motion.dtype)
+            out["occlusion_logits"] = logits[:, motions:]
             out["occlusion_map"] = torch.sigmoid(out["occlusion_logits"])
         return out
+
+    def _heads(self, prediction: Tensor) -> Tensor:
+        """Logits of the mask and, behind them, of occlusion: one convolution with the filters of both."""
+        if self.occlusion is None:
+            return self.mask(prediction)
+        weight = torch.cat((self.mask.weight, self.occlusion.weight))
+        bias = torch.cat([cast(Tensor, head.bias) for head in (self.mask, self.occlusion)])
+        return F.conv2d(prediction, weight, bias, padding=3)

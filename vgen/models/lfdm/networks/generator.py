@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgen.models.lfdm.networks.blocks import DownBlock2d, ResBlock2d, SameBlock2d, UpBlock2d
+from vgen.models.lfdm.networks.blocks import DownBlock2d, ResBlock2d, SameBlock2d, UpBlock2d, fast_layout
 from vgen.models.lfdm.networks.flow_predictor import PixelwiseFlowPredictor
 from vgen.models.lfdm.networks.region_predictor import RegionParams
+from vgen.nn.recompute import recompute
 from vgen.nn.warp import resize_grid, warp
 
 
@@ -57,10 +58,11 @@ class Generator(nn.Module):
             self.bottleneck.add_module(f"r{i}", ResBlock2d(widths[-1]))
         self.final = nn.Conv2d(block_expansion, num_channels, 7, padding=3)
         self.num_channels, self.skips = num_channels, skips
+        self.checkpointing = False
 
     def encode(self, source_image: Tensor) -> list[Tensor]:
         """(B, C, H, W) in [0, 1] -> features of each level, finest first; the last is z0."""
-        features = [self.first(source_image)]
+        features = [self.first(fast_layout(source_image, self.training))]
         for block in self.down_blocks:
             features.append(block(features[-1]))
         return features
@@ -74,7 +76,13 @@ class Generator(nn.Module):
         """Reads (N, C, H, W) at the flow (N, h, w, 2), resized to (H, W)."""
         return warp(inp, resize_grid(optical_flow, (inp.shape[2], inp.shape[3])))
 
-    def _blend(self, skip: Tensor, previous: Tensor | None, flow: Tensor | None, occlusion: Tensor | None) -> Tensor:
+    def _blend(self, skip: Tensor, *others: Tensor | None) -> Tensor:
+        blended: Tensor = (
+            recompute(self._blended, skip, *others) if self.checkpointing else self._blended(skip, *others)
+        )
+        return blended
+
+    def _blended(self, skip: Tensor, previous: Tensor | None, flow: Tensor | None, occlusion: Tensor | None) -> Tensor:
         """warp(skip) occ + previous (1 - occ).
 
         Without occlusion the warped skip replaces `previous` (so with `skips` the prediction is the warped source),
@@ -88,6 +96,7 @@ class Generator(nn.Module):
             return warped
         if tuple(occlusion.shape[2:]) != size:
             occlusion = F.interpolate(occlusion, size=size, mode="bilinear", align_corners=False)
+        occlusion = occlusion.to(warped.dtype)
         return warped * occlusion if previous is None else warped * occlusion + previous * (1 - occlusion)
 
     def decode(

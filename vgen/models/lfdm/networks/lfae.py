@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from vgen.configurable import Configurable
 from vgen.models.lfdm.networks.bg_predictor import BGMotionPredictor
+from vgen.models.lfdm.networks.blocks import Recomputed
 from vgen.models.lfdm.networks.configs import (
     MUG128_BACKGROUND,
     MUG128_GENERATOR,
@@ -43,6 +44,8 @@ class LFAE(Configurable, nn.Module):
         region_predictor: Region predictor.
         bg_predictor: Background motion predictor.
         generator: Encoder, flow predictor and decoder.
+        checkpointing: Compute activations of blocks again in the backward pass instead of keeping them: less memory,
+            more time, the same gradients and BatchNorm statistics.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class LFAE(Configurable, nn.Module):
         region_predictor: RegionPredictorConfig = MUG128_REGIONS,
         bg_predictor: BackgroundConfig = MUG128_BACKGROUND,
         generator: GeneratorConfig = MUG128_GENERATOR,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         shared: dict[str, Any] = {"num_regions": num_regions, "num_channels": num_channels}
@@ -64,6 +68,9 @@ class LFAE(Configurable, nn.Module):
         self.region_predictor = RegionPredictor(**shared, **regions)
         self.bg_predictor = BGMotionPredictor(num_channels=num_channels, **background)
         self.generator = Generator(**shared, **images)
+        for module in self.modules():
+            if isinstance(module, Recomputed | Generator):
+                module.checkpointing = checkpointing
 
     @property
     def flow_predictor(self) -> PixelwiseFlowPredictor:

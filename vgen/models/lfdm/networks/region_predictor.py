@@ -4,9 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgen.models.lfdm.networks.blocks import Hourglass
+from vgen.models.lfdm.networks.blocks import Hourglass, fast_layout
 from vgen.nn.antialias import AntiAliasDownsample
 from vgen.nn.geometry import principal_axes
+from vgen.nn.precision import at_least_fp32
 from vgen.nn.warp import coordinate_grid
 
 RegionParams = dict[str, Tensor]
@@ -70,18 +71,19 @@ class RegionPredictor(nn.Module):
         """
         if self.scale_factor != 1:
             x = self.down(x)
-        features = self.predictor(x)
+        features = self.predictor(fast_layout(x, self.training))
         # fp32 island: a softmax at temperature 0.1 and second moments do not survive bf16
         with torch.autocast(x.device.type, enabled=False):
             features = features.to(self.regions.weight.dtype)
-            logits = self.regions(features)
+            logits = at_least_fp32(self.regions(features))
             batch, count, height, width = logits.shape
             heatmap = F.softmax(logits.flatten(2) / self.temperature, dim=2)
             grid = coordinate_grid(height, width, device=heatmap.device, dtype=heatmap.dtype).view(-1, 2)
             shift = heatmap @ grid
             params: RegionParams = {"shift": shift, "heatmap": heatmap.view(batch, count, height, width)}
             if self.jacobian is not None:
-                affine = (heatmap @ self.jacobian(features).flatten(2).mT).view(batch, count, 2, 2)
+                numbers = at_least_fp32(self.jacobian(features))
+                affine = (heatmap @ numbers.flatten(2).mT).view(batch, count, 2, 2)
                 params["affine"], params["covar"] = affine, affine @ affine.mT
             elif self.pca_based:
                 covar = self._covariance(heatmap, grid, shift)

@@ -1,7 +1,7 @@
 """LFDM's denoiser: a 3D U-Net over sequences of latent flow (LFDM section 3.2; report section 3 of the family)."""
 
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from vgen.models.lfdm.networks.unet_blocks import (
     upsample,
 )
 from vgen.nn.embeddings import RelativePositionBias, RotaryEmbedding, SinusoidalEmbedding
+from vgen.nn.recompute import recompute
 
 BERT_DIM = 768  # hidden size of bert-base
 
@@ -45,6 +46,8 @@ class Unet3D(Configurable, nn.Module):
         learn_null_cond: Learned embedding of "no condition" (NATOPS) instead of zeros.
         use_deconv: Transposed convolutions (MUG, MHAD) or nearest up-sampling and a convolution (NATOPS).
         padding_mode: Of that convolution.
+        checkpointing: Compute activations of blocks again in the backward pass instead of keeping them: less memory,
+            more time, the same gradients.
     """
 
     def __init__(
@@ -66,13 +69,14 @@ class Unet3D(Configurable, nn.Module):
         learn_null_cond: bool = False,
         use_deconv: bool = True,
         padding_mode: PaddingMode = "zeros",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if init_dim not in (None, dim):
             raise ValueError(f"init_dim {init_dim} != dim {dim}: the heads read 2 x dim channels")
         if init_kernel_size % 2 == 0:
             raise ValueError(f"init_kernel_size must be odd, got {init_kernel_size}")
-        self.channels = channels
+        self.channels, self.checkpointing = channels, checkpointing
         self.out_channels = out_grid_dim + out_conf_dim
         cond_dim = BERT_DIM if use_bert_text_cond else cond_dim
         self.has_cond = cond_dim is not None
@@ -196,12 +200,17 @@ class Unet3D(Configurable, nn.Module):
         self, x: Tensor, fea: Tensor | None, bias: Tensor, rotary: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor]:
         """The first features and, after their temporal attention, the input of the first level."""
-        first = self.init_conv(x) if fea is None else split_conv(self.init_conv, x, fea)
-        return first, self.init_temporal_attn(first, bias, rotary)
+        dtype = self.init_conv.weight.dtype
+        x = x.to(dtype)
+        first = self.init_conv(x) if fea is None else split_conv(self.init_conv, x, fea.to(dtype))
+        return first, self._run(self.init_temporal_attn, first, bias, rotary)
 
     def _condition(self, time: Tensor, cond: Tensor | None, null_mask: Tensor | None) -> Tensor:
         """(B, 4 dim + cond_dim) that modulates every residual block."""
-        embedding: Tensor = self.time_mlp(time)
+        sinusoid, *layers = self.time_mlp
+        embedding: Tensor = sinusoid(time).to(self.init_conv.weight.dtype)
+        for layer in layers:
+            embedding = layer(embedding)
         if not self.has_cond:
             return embedding
         if cond is None:
@@ -210,21 +219,26 @@ class Unet3D(Configurable, nn.Module):
             cond = torch.where(null_mask[:, None], self.null_cond_emb.to(cond.dtype), cond)  # type: ignore[union-attr]
         return torch.cat((embedding, cond.to(embedding.dtype)), dim=-1)
 
+    def _run(self, block: nn.Module, *args: Any) -> Tensor:
+        return recompute(block, *args) if self.checkpointing else block(*args)
+
     def _trunk(
         self, first: Tensor, x: Tensor, condition: Tensor, bias: Tensor, rotary: tuple[Tensor, Tensor]
     ) -> Tensor:
         skips = []
         for level in self.downs:
             block1, block2, spatial, temporal, down = cast(nn.ModuleList, level)
-            x = temporal(spatial(block2(block1(x, condition), condition)), bias, rotary)
+            x = self._run(block2, self._run(block1, x, condition), condition)
+            x = self._run(temporal, self._run(spatial, x), bias, rotary)
             skips.append(x)
             x = down(x)
-        x = self.mid_block1(x, condition)
-        x = self.mid_temporal_attn(self.mid_spatial_attn(x), bias, rotary)
-        x = self.mid_block2(x, condition)
+        x = self._run(self.mid_block1, x, condition)
+        x = self._run(self.mid_temporal_attn, self._run(self.mid_spatial_attn, x), bias, rotary)
+        x = self._run(self.mid_block2, x, condition)
         for level in self.ups:
             block1, block2, spatial, temporal, up = cast(nn.ModuleList, level)
             x = torch.cat((x, skips.pop()), dim=1)
-            x = up(temporal(spatial(block2(block1(x, condition), condition)), bias, rotary))
+            x = self._run(block2, self._run(block1, x, condition), condition)
+            x = up(self._run(temporal, self._run(spatial, x), bias, rotary))
         x = torch.cat((x, first), dim=1)
-        return torch.cat((self.final_conv(x), self.occlusion_map(x)), dim=1)
+        return torch.cat((self._run(self.final_conv, x), self._run(self.occlusion_map, x)), dim=1)

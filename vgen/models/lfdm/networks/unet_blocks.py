@@ -1,13 +1,15 @@
 """Blocks of LFDM's 3D U-Net: time is mixed by temporal attention alone, all convolutions are per frame."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgen.nn.attention import attend
+from vgen.nn.embeddings import rotate
 from vgen.nn.norm import ChannelLayerNorm
+from vgen.nn.precision import at_least_fp32
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
@@ -25,7 +27,7 @@ class Block(nn.Module):
         x = self.norm(self.proj(x))
         if scale_shift is not None:
             scale, shift = scale_shift
-            x = x * (scale + 1) + shift
+            x = torch.addcmul(shift, x, scale + 1)
         return F.silu(x)
 
 
@@ -76,17 +78,31 @@ class SpatialLinearAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the same shape."""
         batch, _, _, height, width = x.shape
-        frames = self.norm(x).transpose(1, 2).flatten(0, 1)
-        q, k, v = self.to_qkv(frames).flatten(2).unflatten(1, (3, self.heads, -1)).unbind(1)  # (B T, heads, d, H W)
-        q = q.softmax(dim=-2) * self.scale
-        k = k.softmax(dim=-1)
-        context = k @ v.to(k.dtype).mT
-        out = (context.mT @ q.to(context.dtype)).flatten(1, 2).unflatten(-1, (height, width))
-        return x + self.to_out(out).unflatten(0, (batch, -1)).transpose(1, 2)
+        tokens = self.norm(x.permute(0, 2, 3, 4, 1)).flatten(2, 3).flatten(0, 1)  # (B T, H W, C)
+
+        def heads(weight: Tensor) -> Tensor:
+            """(B T heads, d, H W), contiguous: a matrix for each head, without a copy."""
+            return _each(weight, tokens.mT).unflatten(1, (self.heads, -1)).flatten(0, 1)
+
+        q, k, v = map(heads, self.to_qkv.weight.flatten(1).chunk(3))
+        q, k = at_least_fp32(q).softmax(dim=1).to(v.dtype), at_least_fp32(k).softmax(dim=2).to(v.dtype)
+        context = torch.bmm(v, k.mT) * self.scale  # (B T heads, d of v, d of k): the scale goes with what is smallest
+        seen = torch.bmm(context, q).unflatten(0, (-1, self.heads)).flatten(1, 2)
+        out = _each(self.to_out.weight.flatten(1), seen, cast(Tensor, self.to_out.bias))
+        return x + out.unflatten(-1, (height, width)).unflatten(0, (batch, -1)).transpose(1, 2)
+
+
+def _each(weight: Tensor, features: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A 1x1 convolution: weight (out, in), features (N, in, L), bias (out,) -> (N, out, L), contiguous."""
+    weight = weight.expand(len(features), -1, -1)
+    return torch.bmm(weight, features) if bias is None else torch.baddbmm(bias[:, None], weight, features)
 
 
 class AxialAttention(nn.Module):
     """Residual pre-norm softmax attention along one axis: frames at each pixel, or pixels of each frame.
+
+    Tokens are kept sequence first, (L, N, C): heads and sequences then have a common stride, and attention reads them
+    without a copy.
 
     Args:
         dim: Channels.
@@ -97,21 +113,42 @@ class AxialAttention(nn.Module):
 
     def __init__(self, dim: int, heads: int, dim_head: int = 32, axis: Literal["time", "space"] = "time") -> None:
         super().__init__()
-        self.heads, self.axis = heads, axis
+        self.heads, self.axis, self.scale = heads, axis, dim_head**-0.5
         self.norm = ChannelLayerNorm(dim)
         self.to_qkv = nn.Linear(dim, heads * dim_head * 3, bias=False)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
 
     def forward(self, x: Tensor, bias: Tensor | None = None, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """(B, C, T, H, W), bias (heads, T, T), rotary angles -> the shape of x."""
-        order = (0, 3, 4, 2, 1) if self.axis == "time" else (0, 2, 3, 4, 1)
-        tokens = self.norm(x).permute(order)
-        shape = tokens.shape[:-1]
-        tokens = tokens.flatten(0, 2) if self.axis == "time" else tokens.flatten(2, 3).flatten(0, 1)
-        q, k, v = self.to_qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        out = self.to_out(attend(q, k, v, bias, rotary).transpose(1, 2).flatten(2))
-        back = (0, 4, 3, 1, 2) if self.axis == "time" else (0, 4, 1, 2, 3)
-        return x + out.view(*shape, -1).permute(back)
+        if self.axis == "time":
+            tokens, back = self.norm(x.permute(2, 0, 3, 4, 1)), (1, 4, 0, 2, 3)
+        else:
+            tokens, back = self.norm(x.permute(3, 4, 0, 2, 1)), (2, 4, 3, 0, 1)
+        shape = tokens.shape
+        tokens = tokens.flatten(1, 3) if self.axis == "time" else tokens.flatten(2, 3).flatten(0, 1)
+        wq, wk, wv = self.to_qkv.weight.chunk(3)
+        # the scale goes into the weights, which are fewer than the activations
+        q, k = self._project(tokens, wq * self.scale, rotary), self._project(tokens, wk, rotary)
+        seen = attend(q, k, self._project(tokens, wv), bias, scale=1.0)
+        out = self.to_out(seen.permute(2, 0, 1, 3).flatten(2))
+        return x + out.view(*shape[:-1], -1).permute(back)
+
+    def _project(self, tokens: Tensor, weight: Tensor, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """(L, N, C), (heads d, C) -> (N, heads, L, d), turned by the position of each token.
+
+        A rotation is linear: with more sequences than channels, the weights are turned for every position in place of
+        all activations.
+        """
+        if rotary is None:
+            out = F.linear(tokens, weight)
+        else:
+            cos, sin = (table[:, None, None] for table in rotary)
+            if tokens.shape[1] >= tokens.shape[2]:
+                turned = rotate(weight.unflatten(0, (self.heads, -1)).permute(2, 0, 1), cos, sin)
+                out = torch.bmm(tokens, turned.flatten(2))
+            else:
+                out = rotate(F.linear(tokens, weight).unflatten(-1, (self.heads, -1)), cos, sin).flatten(2)
+        return out.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3)
 
 
 def downsample(dim: int) -> nn.Module:
