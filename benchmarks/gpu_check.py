@@ -161,7 +161,7 @@ def run(device: str, tiny: bool, names: Sequence[str]) -> dict[str, Outcome]:
     """Runs the checks; one that fails does not keep the others from running."""
     outcomes: dict[str, Outcome] = {}
     for name in names:
-        print(f"[{name}] {(CHECKS[name].__doc__ or '').splitlines()[0]}", flush=True)
+        print(f"[{name}] {(CHECKS[name].__doc__ or name).splitlines()[0]}", flush=True)
         try:
             outcomes[name] = {"ok": True, **CHECKS[name](device, tiny)}
         except Failed as failure:
