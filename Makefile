@@ -17,12 +17,15 @@ DEMO_DATA ?= data/fake_mug
 DEMO_RUN ?= runs/lfdm_mug_demo
 DEMO_CONFIG := --config lightning_configs/lfdm_mug.yaml --config lightning_configs/tiny/lfdm_mug.yaml
 
+KILLS ?= 20
+SEED ?=
+
 # Two pytest workers with one thread each: more threads only fight over the same cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 PYTEST := $(ONE_THREAD) $(BIN)/python -m pytest -q
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format type schema parity smoke bench gpu-check clean
+.PHONY: help setup demo test test-all lint format type schema parity smoke torture bench gpu-check clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +72,9 @@ schema: setup  ## lightning_configs/schema.json, by which editors complete and c
 
 parity: setup  ## every vector of PARITY_DIR (or the small ones in tests/golden) against our networks
 	$(PYTEST) $(if $(PARITY_DIR),tests/parity,tests/golden)
+
+torture: setup  ## 20 random kills (KILLS=, SEED=), each resumed and compared with an uninterrupted run (20 minutes)
+	$(ONE_THREAD) $(BIN)/python -m tests.mechanics.torture --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 smoke: setup  ## every recipe with its tiny overlay, three steps per stage
 	$(PYTEST) tests/configs

@@ -70,6 +70,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_unfinished(folder: str | Path) -> None:
+    """Deletes the temporary files and folders that kills in the middle of a write have left in a folder.
+
+    Nobody else must be writing there.
+    """
+    for path in Path(folder).glob(".*.tmp*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
 def _umask() -> int:
     current = os.umask(0)
     os.umask(current)

@@ -125,6 +125,33 @@ def test_finished_stages_are_skipped(run, capsys):
     assert trained(capsys) == [] and checkpoint_path(run).stat().st_mtime_ns == old
 
 
+def test_a_finished_stage_stays_what_it_was(run, capsys):
+    """The recipe has changed since: that is said, and the run's configuration does not claim it."""
+    dim = "--stages.autoencoder.model.network.dim=7"
+    shutil.rmtree(run / "diffusion")
+    before = yaml.safe_load((run / "config.yaml").read_text())["stages"]["autoencoder"]
+    fit(run, "--resume", dim, "--stages.diffusion.model.denoiser.dim=4")
+    lines = capsys.readouterr().out.splitlines()
+    changed = [line for line in lines if "differ" in line]
+    assert changed == ["[autoencoder] kept as trained, but now differ: model.init_args.network.init_args.dim"]
+    stages = yaml.safe_load((run / "config.yaml").read_text())["stages"]
+    assert stages["autoencoder"] == before
+    assert stages["diffusion"]["model"]["init_args"]["denoiser"]["init_args"]["dim"] == 4
+    assert checkpoint(run, "autoencoder")["vgen"]["init_args"]["network"]["init_args"]["dim"] == 6
+
+
+def test_an_interrupted_stage_says_what_is_new(run, capsys):
+    (run / "diffusion" / "done.json").unlink()
+    fit(run, "--resume", "--stages.diffusion.trainer.max_steps=8")
+    assert "[diffusion] goes on with other settings than before: trainer.max_steps" in capsys.readouterr().out
+
+
+def test_a_trial_run_of_two_stages(tmp_path, capsys):
+    fit(tmp_path / "toy", "--all_stages.trainer.fast_dev_run=true", code=2)
+    assert "fast_dev_run writes none" in capsys.readouterr().err and not (tmp_path / "toy").exists()
+    fit(tmp_path / "toy", "--all_stages.trainer.fast_dev_run=true", "--only", "autoencoder")
+
+
 def test_only_what_is_missing_is_trained(finished, run, capsys):
     shutil.rmtree(run / "diffusion")
     fit(run, "--resume")

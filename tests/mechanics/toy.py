@@ -1,7 +1,9 @@
 """A two-stage family of a few hundred weights, and its data: everything but the size is as in a real family."""
 
+import json
 import os
 import signal
+import time
 from typing import Any, Literal
 
 import torch
@@ -16,6 +18,7 @@ from vgen.configurable import Configurable
 from vgen.data.datamodules import VideoDataModule
 from vgen.data.sampling import ClipRequest, clip_rng
 from vgen.training import SamplesClips, SingleLossModule
+from vgen.training.sharding import gather, local
 from vgen.video import ClipSpec
 from vgen.weights import Handoff
 
@@ -241,9 +244,42 @@ class RankRecorder(Callback):
             "rank": trainer.global_rank,
             "world_size": trainer.world_size,
             "pid": os.getpid(),
-            "weights": pl_module.state_dict(),
-            "average": average,
+            "weights": gather(pl_module.state_dict()),
+            "average": gather(average),
             "clips": self.clips,
             "draw": self.draw,
         }
         torch.save(facts, os.path.join(trainer.default_root_dir, f"rank{trainer.global_rank}.pt"))
+
+
+class SlowSteps(Callback):
+    """Takes its time, and says where it is."""
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        print(f"toy: step {trainer.global_step}", flush=True)
+        time.sleep(0.3 * (trainer.global_step >= 3))
+
+
+class SlowStart(Callback):
+    """Takes its time before the training."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        print("toy: before the training", flush=True)
+        time.sleep(60)
+
+
+class Shares(Callback):
+    """Writes `<stage>/shares<r>.json`: how many numbers of the trained network this process holds."""
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        parameters = [p for p in pl_module.parameters() if p.requires_grad]
+        states = [s for entries in trainer.optimizers[0].state.values() for k, s in entries.items() if k != "step"]
+        average = next(c.shadow for c in trainer.callbacks if isinstance(c, EMA))
+        facts = {
+            "whole": sum(p.numel() for p in parameters),
+            "local": sum(local(p).numel() for p in parameters),
+            "optimizer": sum(local(s).numel() for s in states),
+            "average": sum(local(a).numel() for a in average.values()),
+        }
+        with open(os.path.join(trainer.default_root_dir, f"shares{trainer.global_rank}.json"), "w") as file:
+            json.dump(facts, file)

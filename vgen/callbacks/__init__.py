@@ -6,6 +6,7 @@ from vgen.callbacks.compile import Compile
 from vgen.callbacks.ema import EMA
 from vgen.callbacks.metrics_csv import MetricsCSV
 from vgen.callbacks.optimizer_stats import OptimizerStats
+from vgen.callbacks.preemption import Preempted, Preemption
 from vgen.callbacks.progress import LineProgress, TerminalProgress
 from vgen.callbacks.provenance import Provenance
 from vgen.callbacks.sample_logger import SampleLogger
@@ -21,6 +22,8 @@ __all__ = [
     "LineProgress",
     "MetricsCSV",
     "OptimizerStats",
+    "Preempted",
+    "Preemption",
     "Provenance",
     "SampleLogger",
     "StepSeed",

@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from vgen.training.sharding import gather, local, shard_like
+
 
 class EMA(Callback):
     """Keeps an average of the trainable parameters and puts it in place for validation, test and prediction.
@@ -41,6 +43,11 @@ class EMA(Callback):
         for name, p in parameters.items():
             self.shadow[name] = self.shadow.get(name, p).detach().to(p.device, torch.float32, copy=True)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes this rank's share of a restored average, where the weights are spread over ranks."""
+        for name, p in self._parameters(pl_module).items():
+            self.shadow[name] = shard_like(self.shadow[name].to(p.device), p)
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -52,9 +59,9 @@ class EMA(Callback):
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         self.updates += 1
         live = self._parameters(pl_module)
-        torch._foreach_lerp_(
-            list(self.shadow.values()), [live[name].detach().float() for name in self.shadow], weight=1 - decay
-        )
+        averages = [local(average) for average in self.shadow.values()]
+        weights = [local(live[name].detach()).float() for name in self.shadow]
+        torch._foreach_lerp_(averages, weights, weight=1 - decay)
 
     @contextmanager
     def averaged(self, pl_module: LightningModule) -> Iterator[None]:
@@ -116,7 +123,7 @@ class EMA(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The average and its counters."""
-        return {"shadow": self.shadow, "updates": self.updates, "last_step": self._last_step}
+        return {"shadow": gather(self.shadow), "updates": self.updates, "last_step": self._last_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the average and its counters."""

@@ -52,13 +52,22 @@ class MetricsCSV(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
         """The configuration is stored as config.yaml instead."""
 
-    def _open(self, step: int) -> None:
+    def _open(self, first: dict[str, str]) -> None:
+        """Keeps what earlier runs have written before the first row of this one.
+
+        At the step of that row these are other metrics: a run that goes on with a validation has the training's row.
+        """
         self._columns = list(_FIXED)
         if self.path.is_file():
             # Up to the last whole line: a kill may have torn the one behind it.
             whole = self.path.read_text(encoding="utf-8", errors="replace").rpartition("\n")[0]
             reader = csv.DictReader(io.StringIO(whole))
-            self._rows = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+            step, metrics = int(first["step"]), first.keys() - set(_FIXED)
+            for row in reader:
+                number = int(row["step"]) if (row.get("step") or "").isdigit() else step + 1
+                if number > step or (number == step and any(row.get(key) for key in metrics)):
+                    break
+                self._rows.append(row)
             self._columns = list(reader.fieldnames or _FIXED)
             if self._rows:
                 self._seconds_before = float(self._rows[-1]["seconds"] or 0.0)
@@ -75,13 +84,12 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Adds one row."""
         step = int(step or 0) + 1  # Lightning counts the step under way from zero; the file counts the steps done
-        if self._columns is None:
-            self._open(step)
-        seconds = self._seconds_before + time.monotonic() - self._started
-        row = {"step": str(step), "seconds": f"{seconds:.2f}"}
-        row |= {
+        row = {"step": str(step)} | {
             key: str(int(v)) if key == "clips" else f"{float(v):.7g}" for key, v in metrics.items() if key != "epoch"
         }
+        if self._columns is None:
+            self._open(row)
+        row["seconds"] = f"{self._seconds_before + time.monotonic() - self._started:.2f}"
         self._rows.append(row)
         assert self._columns is not None
         if new := [key for key in row if key not in self._columns]:

@@ -42,7 +42,8 @@ examples
   vgen sample runs/lfdm_mug --image face.png --label happiness --n 4
 
 help of one command: vgen COMMAND --help; all settings of a recipe: vgen fit --config RECIPE --help_all
-exit codes: 0 done, 1 the run failed, 2 a mistake in the command, config or data, 130 interrupted
+exit codes: 0 done, 1 the run failed, 2 a mistake in the command, config or data, 130 interrupted,
+            143 SIGTERM and 138 SIGUSR1: saved; the same command with --resume goes on
 """
 FIT_HELP = """usage: vgen {command} --config RECIPE [--config OVERLAY ...] [options]
 
@@ -68,7 +69,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_rank()}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on", file=sys.stderr)
@@ -81,10 +82,20 @@ def main(args: Sequence[str] | None = None) -> int:
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
         if isinstance(cause, UserError):
-            print(f"error: {cause}", file=sys.stderr)
+            print(f"error: {_rank()}{cause}", file=sys.stderr)
             return 2
         traceback.print_exc()
+        if rank := _rank():
+            print(f"error: {rank}{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", file=sys.stderr)
         return 1
+
+
+def _rank() -> str:
+    """`rank 1: ` where several processes train, whose messages come from all of them."""
+    torch = sys.modules.get("torch")  # not imported by commands that need none
+    if torch is None or not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return ""
+    return f"rank {torch.distributed.get_rank()}: " if torch.distributed.get_world_size() > 1 else ""
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -4,19 +4,23 @@ import copy
 import gc
 import json
 import logging
+import signal
 import sys
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import yaml
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vgen.callbacks import (
     AtomicCheckpointIO,
@@ -31,14 +35,27 @@ from vgen.callbacks import (
     Throughput,
 )
 from vgen.callbacks.predictions import PredictionWriter
+from vgen.callbacks.preemption import Preempted, Preemption
 from vgen.cli.commands.models import published_parameters
+from vgen.cli.launch import RankWatch, agree, check_world, launch_id, started_again
 from vgen.cli.parser import parse, stage_parser
 from vgen.cli.recipe import CommandLine, read_command_line
-from vgen.cli.stages import Plan, inherited_plan, make_plan, resolve_handoffs, run_directory, write_done
+from vgen.cli.stages import (
+    Plan,
+    begun_by,
+    changed_keys,
+    inherited_plan,
+    make_plan,
+    recipe_of_run,
+    recorded_recipe,
+    resolve_handoffs,
+    run_directory,
+    write_done,
+)
 from vgen.cli.tracking import end_runs, open_runs, wandb_arguments, wanted_unasked
 from vgen.data.datamodules import VideoDataModule
 from vgen.errors import UserError, did_you_mean
-from vgen.files import write_text
+from vgen.files import remove_unfinished, write_text
 from vgen.training import VideoModule
 from vgen.weights import WarmStart
 from vgen.weights.checkpoint import instantiate, warm_start
@@ -53,6 +70,7 @@ class StageCLI(LightningCLI):
         stage_dir: Folder of its files.
         command: `fit`, `validate`, `test` or `predict`.
         fresh: Whether what is in the folder is about to be deleted.
+        child: Whether a process that lives as long as the training has started this one.
 
     Attributes:
         wandb_id: Id of the stage's W&B run, where it has one.
@@ -61,9 +79,17 @@ class StageCLI(LightningCLI):
     model: VideoModule
     wandb_id: str | None = None
 
-    def __init__(self, stage: str, config: dict[str, Any], stage_dir: Path, command: str, fresh: bool = False) -> None:
+    def __init__(
+        self,
+        stage: str,
+        config: dict[str, Any],
+        stage_dir: Path,
+        command: str,
+        fresh: bool = False,
+        child: bool = False,
+    ) -> None:
         self.stage, self.stage_config, self.stage_dir, self.command = stage, config, stage_dir, command
-        self.fresh = fresh
+        self.fresh, self.child = fresh, child
         super().__init__(
             save_config_callback=None, auto_configure_optimizers=False, run=False, load_from_checkpoint_support=False
         )
@@ -105,11 +131,10 @@ class StageCLI(LightningCLI):
                 bar = terminal and config.get("enable_progress_bar") is not False
                 extra.append(TerminalProgress() if bar else LineProgress())
             config["profiler"] = config.get("profiler") or Clock()
-            if (
-                not any(isinstance(c, Checkpoint) for c in callbacks)
-                and config.get("enable_checkpointing") is not False
-            ):
-                extra.append(Checkpoint())
+            extra.append(RankWatch(self.child))
+            if config.get("enable_checkpointing") is not False:
+                extra += [] if any(isinstance(c, Checkpoint) for c in callbacks) else [Checkpoint()]
+                extra.append(Preemption())
         if self.command == "predict":
             extra.append(PredictionWriter())
         present = {type(c) for c in callbacks}
@@ -154,20 +179,48 @@ class StageCLI(LightningCLI):
         return arguments
 
 
-def fit(line: CommandLine, config: dict[str, Any]) -> None:
+def fit(args: list[str]) -> None:
     """Trains the stages that are pending, one after another."""
+
+    @cache
+    def read() -> tuple[CommandLine, dict[str, Any]]:
+        line = read_command_line("fit", args)
+        return line, parse(line)[0]
+
     plan = inherited_plan()
-    if plan is None:
-        run_dir = run_directory(config, line.config_paths[0])
-        plan = make_plan(config, run_dir, **line.options)
-        for stage in plan.pending:
-            _check_data(stage, config["stages"][stage])
-        plan.publish()
+    child = plan is not None or TorchElasticEnvironment.detect()
+    plan = plan or Plan.from_json(agree(lambda: _decide(*read()).to_json()))
+    plan.publish()
+    _, config = read()
+    recorded = recorded_recipe(Path(plan.run_dir))
     for stage in plan.stages:
+        if _rank() == 0 and stage in recorded and not plan.delete:
+            _say_what_changed(plan, stage, changed_keys(recorded[stage], config["stages"][stage]))
         if stage in plan.pending:
-            _fit_stage(plan, stage, config)
+            _fit_stage(plan, stage, config, child)
         elif (plan.stage_dir(stage) / "done.json").is_file() and _rank() == 0:
             print(f"[{stage}] already trained ({plan.stage_dir(stage)})", flush=True)
+
+
+def _decide(line: CommandLine, config: dict[str, Any]) -> Plan:
+    """Makes the plan, and looks for the data of every stage that is going to be trained."""
+    run_dir, options, launch = run_directory(config, line.config_paths[0]), line.options, launch_id()
+    if started_again() and begun_by(launch, run_dir):
+        options = options | {"resume": True, "overwrite": False}
+        print("started again by the launcher: going on as with --resume", flush=True)
+    plan = make_plan(config, run_dir, **options)
+    plan.launch = launch
+    for stage in plan.pending:
+        _check_data(stage, config["stages"][stage])
+    return plan
+
+
+def _say_what_changed(plan: Plan, stage: str, keys: list[str]) -> None:
+    if not keys or not (plan.stage_dir(stage) / "checkpoints").is_dir():
+        return
+    shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+    goes = "goes on with other settings than before" if stage in plan.pending else "kept as trained, but now differ"
+    print(f"[{stage}] {goes}: {shown}", flush=True)
 
 
 def _rank() -> int:
@@ -185,28 +238,38 @@ def _check_data(stage: str, config: dict[str, Any]) -> None:
         raise UserError(error.what, f"{error.where} (stages.{stage}.data)", error.hint) from error
 
 
-def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any]) -> None:
+def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any], child: bool) -> None:
     stage_dir, config = plan.stage_dir(stage), whole["stages"][stage]
     resolved = resolve_handoffs(config, plan.stages, stage, Path(plan.run_dir))
     going_on = stage in plan.resume
-    cli = StageCLI(stage, resolved, stage_dir, "fit", fresh=bool(plan.delete))
+    cli = StageCLI(stage, resolved, stage_dir, "fit", fresh=bool(plan.delete), child=child)
+    check_world(cli.trainer.world_size, stage)
     if cli.config_init.get("init_from") is not None and not going_on:
         start: WarmStart = cli.config_init["init_from"]
         names = warm_start(cli.model, start)
-        print(f"[{stage}] warm start: {len(names)} tensors from {start.path}", flush=True)
+        if _rank() == 0:
+            print(f"[{stage}] warm start: {len(names)} tensors from {start.path}", flush=True)
     if _rank() == 0:
         plan.make_room()
         (stage_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
-        recipe = {"run_dir": whole.get("run_dir"), "stages": whole["stages"]}
-        write_text(Path(plan.run_dir, "config.yaml"), dump(recipe))
+        for folder in (stage_dir, stage_dir / "checkpoints"):
+            remove_unfinished(folder)
+        write_text(Path(plan.run_dir, "config.yaml"), dump(recipe_of_run(plan, whole)))
         if cli.wandb_id is not None:
             write_text(stage_dir / "wandb_id", cli.wandb_id)
         write_text(stage_dir / "config.yaml", dump({"run_dir": plan.run_dir, "stages": {stage: resolved}}))
     open_runs(cli.trainer.loggers)
     last = stage_dir / "checkpoints" / "last.ckpt"
     trainer, model = cli.trainer, cli.model
+    if inherited_plan() is None and _rank() == 0:
+        print(f"[{stage}] {_global_batch(trainer, cli.datamodule)}", flush=True)
     try:
         trainer.fit(model, datamodule=cli.datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
+    except Preempted as stop:
+        end_runs(trainer.loggers)
+        raise SystemExit(_code_of_rank(stop.code) if stop.agreed else stop.code) from None
+    except SIGTERMException:  # Lightning's handler, before ours was in its place
+        raise SystemExit(128 + signal.SIGTERM) from None
     except SystemExit:  # what Lightning makes of Ctrl-C
         if trainer.interrupted:
             raise KeyboardInterrupt from None
@@ -219,10 +282,29 @@ def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any]) -> None:
     trainer.strategy.barrier("vgen: stage recorded")
     end_runs(trainer.loggers)
     plan.finished(stage)
+    signum = next((c.stopping for c in trainer.callbacks if isinstance(c, Preemption)), 0)  # type: ignore[attr-defined]
+    if signum and plan.pending:
+        raise SystemExit(_code_of_rank(128 + signum))
     del cli, trainer, model
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _global_batch(trainer: Trainer, data: VideoDataModule) -> str:
+    """How many clips go into one optimiser step, and why."""
+    ranks, batches = trainer.world_size, trainer.accumulate_grad_batches
+    total = data.batch_size * ranks * batches
+    of = [f"{data.batch_size} in a batch", f"{ranks} ranks" if ranks > 1 else "", f"{batches} batches a step"]
+    return f"global batch {total} clips" + (f" ({' x '.join(filter(None, of))})" if total > data.batch_size else "")
+
+
+def _code_of_rank(code: int) -> int:
+    """Exit code of this rank when all ranks end early together: the first process's is the command's.
+
+    A rank that Lightning has started leaves with 0: its watch would kill the first process, which may still be ending.
+    """
+    return 0 if inherited_plan() is not None else code
 
 
 def _seconds(stage_dir: Path) -> float:
@@ -290,7 +372,9 @@ def run_command(command: str, args: list[str]) -> int:
     """Runs `fit`, `validate`, `test` or `predict`; returns the exit code."""
     _quiet_expected()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on CPUs
-    line = read_command_line(command, args)
-    config, _ = parse(line)
-    fit(line, config) if command == "fit" else evaluate(line, config)
+    if command == "fit":
+        fit(args)
+    else:
+        line = read_command_line(command, args)
+        evaluate(line, parse(line)[0])
     return 0

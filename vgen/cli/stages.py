@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from vgen.errors import UserError, did_you_mean
-from vgen.files import sha256, write_json
+from vgen.files import sha256, write_json, write_text
 
 STAGE = "stage://"
 _PLAN_VARIABLE = "VGEN_PLAN"  # how processes that a launcher starts learn what the first one decided
+_LAUNCH = ".launch"  # in a run directory: the launch that began what lies there
 _GENERATED = ("config.yaml", "report.html", "evaluation", "generated")
 _STOPPING = ("max_steps", "max_epochs", "max_time")
 
@@ -27,6 +30,7 @@ class Plan:
         pending: Stages that are to be trained now.
         resume: Stages whose `last.ckpt` is to be continued.
         delete: Files and folders that make room (`--overwrite`) once the first stage is known to start.
+        launch: What tells a launcher's use of this command from its next one (see `vgen.cli.launch`).
     """
 
     run_dir: str
@@ -34,6 +38,7 @@ class Plan:
     pending: list[str]
     resume: list[str]
     delete: list[str] = field(default_factory=list)
+    launch: str | None = None
 
     def stage_dir(self, stage: str) -> Path:
         """Folder of a stage."""
@@ -51,17 +56,35 @@ class Plan:
         for path in map(Path, self.delete):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self.delete = []
+        if self.launch is not None:
+            write_text(Path(self.run_dir, _LAUNCH), self.launch)
         self.publish()
 
+    def to_json(self) -> str:
+        """Text for other processes."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """The plan that another process has made."""
+        return cls(**json.loads(text))
+
     def publish(self) -> None:
-        """Leaves the plan where processes started by a launcher find it."""
-        os.environ[_PLAN_VARIABLE] = json.dumps(asdict(self))
+        """Leaves the plan where the ranks that Lightning starts find it; it starts none from any but the first."""
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            os.environ[_PLAN_VARIABLE] = self.to_json()
 
 
 def inherited_plan() -> Plan | None:
     """The plan of the process that started this one as a further rank, or None in a first process."""
     text = os.environ.get(_PLAN_VARIABLE)
-    return Plan(**json.loads(text)) if text and int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
+    return Plan.from_json(text) if text and int(os.environ.get("LOCAL_RANK", "0")) > 0 else None
+
+
+def begun_by(launch: str | None, run_dir: Path) -> bool:
+    """Whether it was this launch (see `Plan`) that began what lies in the run directory."""
+    mark = run_dir / _LAUNCH
+    return launch is not None and mark.is_file() and mark.read_text(encoding="utf-8") == launch
 
 
 def run_directory(config: dict[str, Any], recipe: Path) -> Path:
@@ -226,6 +249,12 @@ def _check_handoffs(config: dict[str, Any], pending: list[str], run_dir: Path) -
         for key, value in _handoffs(config["stages"][stage]):
             source, which = _parse_handoff(value, stages, stage, f"stages.{stage}{key}")
             there = (run_dir / source / "checkpoints" / f"{which}.ckpt").is_file()
+            if source in pending and (config["stages"][source].get("trainer") or {}).get("fast_dev_run"):
+                raise UserError(
+                    f"stage {stage!r} needs a checkpoint of stage {source!r}, and fast_dev_run writes none",
+                    f"stages.{source}.trainer.fast_dev_run",
+                    f"use --all_stages.trainer.max_steps=1 instead, or add --only {source}",
+                )
             if source not in pending and not there:
                 raise UserError(
                     f"stage {stage!r} needs stage {source!r}, which is not trained",
@@ -254,3 +283,27 @@ def _check_processes(config: dict[str, Any], pending: list[str]) -> None:
             f"stages.{b}.trainer",
             f"train them by two commands: --only {a}, then --only {b}",
         )
+
+
+def recorded_recipe(run_dir: Path) -> dict[str, Any]:
+    """The stages of the run's config.yaml as plain data; empty where there is none."""
+    path = run_dir / "config.yaml"
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return dict((content or {}).get("stages") or {})
+
+
+def recipe_of_run(plan: Plan, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Content of the run's config.yaml: the command's, but for stages that are trained already what these were."""
+    recorded = recorded_recipe(Path(plan.run_dir))
+    trained = [
+        name for name in recorded if name not in plan.pending and (plan.stage_dir(name) / "checkpoints").is_dir()
+    ]
+    stages = {name: recorded[name] if name in trained else config for name, config in wanted["stages"].items()}
+    return {"run_dir": wanted.get("run_dir"), "stages": stages}
+
+
+def changed_keys(recorded: Any, wanted: Any, key: str = "") -> list[str]:
+    """Keys at which a configuration differs from the recorded one; a key without a record counts as unchanged."""
+    if isinstance(recorded, dict) and isinstance(wanted, dict):
+        return [k for n in recorded for k in changed_keys(recorded[n], wanted.get(n), f"{key}.{n}" if key else n)]
+    return [] if recorded == wanted else [key]

@@ -4,6 +4,9 @@ Everything random about a training clip is a pure function of (seed, epoch, posi
 number of ranks and interruptions therefore change nothing.
 """
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -224,3 +227,24 @@ def collate(items: list[Any]) -> Any:
 def _init_worker(worker: int) -> None:
     # Several workers with several threads each would fight for the same cores.
     torch.set_num_threads(1)
+    _outlive_signals()
+
+
+def _outlive_signals() -> None:
+    """Leaves it to the training process what SIGTERM and SIGUSR1 mean.
+
+    Schedulers send them to every process of a job, and a training whose loader dies cannot save its step any more.
+    Only the training process itself ends a worker by SIGTERM.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if not hasattr(signal, "sigwaitinfo"):  # macOS
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    parent = os.getppid()
+
+    def obey_the_parent() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=obey_the_parent, daemon=True).start()

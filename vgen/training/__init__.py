@@ -1,6 +1,7 @@
-"""LightningModule bases."""
+"""LightningModule bases, and the strategy that spreads a model over ranks."""
 
 from vgen.training.base import SingleLossModule, VideoModule
 from vgen.training.sampling import SamplesClips
+from vgen.training.sharding import FullySharded
 
-__all__ = ["SamplesClips", "SingleLossModule", "VideoModule"]
+__all__ = ["FullySharded", "SamplesClips", "SingleLossModule", "VideoModule"]

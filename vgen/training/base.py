@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vgen.configurable import Configurable
 from vgen.errors import UserError
+from vgen.training.sharding import FullySharded, shard
 from vgen.video import ClipSpec, Reconstructs, Samples, to_float
 from vgen.weights.checkpoint import describe_model, load_weights
 
@@ -56,6 +57,26 @@ class VideoModule(Configurable, LightningModule):
         """Fails early, before any training, where a checkpoint could not describe the model."""
         if stage == "fit":
             self.header()
+
+    def configure_model(self) -> None:
+        """Spreads the weights over the ranks under the strategy `FullySharded`; else does nothing.
+
+        Raises:
+            UserError: Under a strategy that asks for shards but whose checkpoints nothing else could read.
+        """
+        strategy, mesh = self.trainer.strategy, self.device_mesh
+        if mesh is None:
+            return
+        if not isinstance(strategy, FullySharded):
+            hint = "use vgen.training.FullySharded (lightning_configs/overlays/fsdp.yaml)"
+            raise UserError(f"{type(strategy).__name__} writes checkpoints in shards", "trainer.strategy", hint)
+        shard(self, mesh["data_parallel"])
+
+    def on_validation_start(self) -> None:
+        """Under sharding: gives all ranks the first one's buffers (BatchNorm statistics), as DDP does at every step."""
+        if self.device_mesh is not None:
+            for buffer in self.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def header(self) -> dict[str, Any]:
         """Self-description of the model (see `vgen.weights.checkpoint`)."""

@@ -26,6 +26,7 @@ from vgen.errors import UserError, did_you_mean
 from vgen.files import sha256
 from vgen.video.spec import ClipSpec
 from vgen.weights.handoff import Handoff, WarmStart
+from vgen.weights.sharded import shard_like
 
 FORMAT = 1  # raised when a reader of an older vgen could not understand the file
 RUN = "run://"
@@ -330,7 +331,7 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], where: str, include
                 where,
                 "the configuration differs from the one the file was trained with",
             )
-    model.load_state_dict(given, strict=False)
+    model.load_state_dict({key: shard_like(value, own[key]) for key, value in given.items()}, strict=False)
     return sorted(given)
 
 

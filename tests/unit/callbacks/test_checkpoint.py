@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback
 
 from vgen.callbacks import AtomicCheckpointIO, Checkpoint
+from vgen.callbacks.checkpoint import validation_follows
 from vgen.errors import UserError
 
 
@@ -118,6 +119,40 @@ def test_an_unknown_metric_is_named(run):
     assert "did you mean 'val/score'" in str(error.value)
 
 
+class Foresight(Callback):
+    """What `validation_follows` says behind each batch, and what then happens."""
+
+    def __init__(self):
+        self.said, self.happened = [], []
+
+    def on_train_batch_end(self, trainer, *arguments):
+        self.said.append(validation_follows(trainer))
+        self.happened.append(False)
+
+    def on_validation_start(self, trainer, module):
+        self.happened[-1] = True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"limit_val_batches": 0},
+        {"val_check_interval": 2},
+        {"val_check_interval": 0.4},
+        {"check_val_every_n_epoch": 2},
+        {"check_val_every_n_epoch": None, "val_check_interval": 3},
+        {"limit_train_batches": 3},
+        {"accumulate_grad_batches": 2, "max_steps": 5},
+    ],
+    ids=str,
+)
+def test_validations_are_foreseen(model, data, trainer, options):
+    foresight = Foresight()
+    trainer(foresight, **({"max_steps": 11} | options)).fit(model, datamodule=data)
+    assert foresight.said == foresight.happened and any(foresight.said) == (options != {"limit_val_batches": 0})
+
+
 def test_trial_runs_write_nothing(run, tmp_path):
     assert run(Checkpoint(every_n_steps=1, monitor="val/loss"), fast_dev_run=2) == []
     assert not (tmp_path / "checkpoints").exists()
@@ -126,7 +161,7 @@ def test_trial_runs_write_nothing(run, tmp_path):
 def test_the_state_is_plain_data(run):
     checkpoint = Checkpoint(monitor="val/loss")
     run(checkpoint, max_steps=2, val_check_interval=2)
-    assert set(checkpoint.state_dict()) == {"best", "saved_step"} and isinstance(checkpoint.best, float)
+    assert set(checkpoint.state_dict()) == {"best"} and isinstance(checkpoint.best, float)
 
 
 class Unwritable:

@@ -46,6 +46,13 @@ def test_several_rows_of_one_step(tmp_path):
     assert [(r["step"], r["train/loss"]) for r in read(tmp_path)] == [("1", "1"), ("1", ""), ("2", "4")]
 
 
+def test_a_run_that_goes_on_with_a_validation(tmp_path):
+    """Its checkpoint is from before the validation: the row of that step's training stays, the other is repeated."""
+    log(tmp_path, (1, {"train/loss": 1.0}), (1, {"val/loss": 2.0}), (2, {"train/loss": 3.0}))
+    log(tmp_path, (1, {"val/loss": 5.0}))
+    assert [(r["step"], r["train/loss"], r["val/loss"]) for r in read(tmp_path)] == [("1", "1", ""), ("1", "", "5")]
+
+
 @pytest.mark.parametrize("end", ["1", "3,12", "3,12,0.1,0.", "\x00\x00", "junk"])
 def test_a_torn_last_line_is_dropped_or_repeated(tmp_path, end):
     """A kill in the middle of a write."""

@@ -4,7 +4,17 @@ import json
 
 import pytest
 
-from vgen.cli.stages import Plan, inherited_plan, make_plan, resolve_handoffs, run_directory, write_done
+from vgen.cli.stages import (
+    Plan,
+    begun_by,
+    changed_keys,
+    inherited_plan,
+    make_plan,
+    recipe_of_run,
+    resolve_handoffs,
+    run_directory,
+    write_done,
+)
 from vgen.errors import UserError
 
 HANDOFF = {"codec": {"path": "stage://a/last"}}
@@ -180,3 +190,40 @@ def test_other_processes_inherit_the_plan(tmp_path, monkeypatch):
     assert inherited_plan() == plan
     plan.finished("a")
     assert inherited_plan() == plan and plan.pending == ["b"] and plan.resume == []
+
+
+def test_a_trial_run_has_no_checkpoint_to_hand_over(config, tmp_path, leave):
+    config["stages"]["a"]["trainer"]["fast_dev_run"] = config["stages"]["b"]["trainer"]["fast_dev_run"] = True
+    with pytest.raises(UserError, match="fast_dev_run writes none") as error:
+        make_plan(config, tmp_path / "new")
+    assert "max_steps=1" in (error.value.hint or "")
+    assert make_plan(config, tmp_path / "new", only="a").pending == ["a"]
+    leave("a")
+    assert make_plan(config, tmp_path, only="b").pending == ["b"]
+
+
+def test_changed_keys():
+    recorded = {"model": {"dim": 4, "loss": {"kind": "l1"}}, "trainer": {"callbacks": [1], "max_steps": 3}}
+    assert changed_keys(recorded, recorded) == []
+    wanted = {"model": {"dim": 5, "loss": {"kind": "l1"}, "new": 1}, "trainer": {"callbacks": [2], "max_steps": 3}}
+    assert changed_keys(recorded, wanted) == ["model.dim", "trainer.callbacks"]
+    assert changed_keys({"model": {"dim": 4}}, {"model": None}) == ["model"]
+
+
+def test_the_runs_recipe_keeps_what_was_trained(config, tmp_path, leave):
+    leave("a")
+    old, new = {"stages": {"a": {"x": 1}, "b": {"x": 1}}}, {"run_dir": "r", "stages": {"a": {"x": 2}, "b": {"x": 2}}}
+    plan = Plan(str(tmp_path), ["a", "b"], ["b"], [])
+    assert recipe_of_run(plan, new) == new  # nothing was recorded
+    (tmp_path / "config.yaml").write_text(json.dumps(old))
+    assert recipe_of_run(plan, new) == {"run_dir": "r", "stages": {"a": {"x": 1}, "b": {"x": 2}}}
+    plan.pending = ["a", "b"]
+    assert recipe_of_run(plan, new) == new
+
+
+def test_whose_run_it_is(tmp_path):
+    plan = Plan(str(tmp_path), ["a"], ["a"], [], launch="slurm 7")
+    assert not begun_by("slurm 7", tmp_path)
+    plan.make_room()
+    assert begun_by("slurm 7", tmp_path) and not begun_by("slurm 8", tmp_path) and not begun_by(None, tmp_path)
+    assert Plan.from_json(plan.to_json()) == plan
