@@ -22,10 +22,15 @@ class UserError(Exception):
     def __str__(self) -> str:
         lines = [self.what]
         if self.where:
-            lines.append(f"  where: {self.where}")
+            lines.append(f"  where: {one_line(self.where)}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
         return "\n".join(lines)
+
+
+def one_line(name: object) -> str:
+    """A name as it can be shown in one line: line breaks, and bytes that are no UTF-8, are written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

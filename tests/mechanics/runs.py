@@ -13,7 +13,7 @@ from vgen.cli.main import main
 REPOSITORY = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("recipe.yaml")
 # Pickle may write equal contents in different ways after a resume (a string once or twice), so hashes may differ.
-CODEC_HASH = "/vgen/init_args/codec/sha256"
+OF_THE_RUN = ("/vgen/init_args/codec/sha256", "/vgen/run")  # every training has an id of its own
 STAGES = ("autoencoder", "diffusion")
 
 
@@ -90,7 +90,7 @@ def run_differences(one, other, stages=STAGES, names=("last",), lost_rows=0):
             if not checkpoint_path(one, stage, name).is_file() and not checkpoint_path(other, stage, name).is_file():
                 continue
             a, b = checkpoint(one, stage, name), checkpoint(other, stage, name)
-            keys = [key for key in differences(a, b) if key != CODEC_HASH]
+            keys = [key for key in differences(a, b) if key not in OF_THE_RUN]
             found += [f"{stage}/{name}{key}" for key in keys]
         a, b = rows(one, stage), rows(other, stage)
         missing, added = [row for row in a if row not in b], [row for row in b if row not in a]

@@ -32,7 +32,7 @@ def test_every_checkpoint_is_read_without_pickle(finished):
 
 def test_the_header(finished):
     header = checkpoint(finished)["vgen"]
-    assert set(header) == {"format", "family", "stage", "class_path", "init_args", "clip_spec", "step", "clips"}
+    assert set(header) == {"format", "family", "stage", "run", "class_path", "init_args", "clip_spec", "step", "clips"}
     assert (header["stage"], header["step"], header["clips"]) == ("diffusion", 7, 14)
     assert header["class_path"] == "tests.mechanics.toy.ToyDiffusion"
     assert header["clip_spec"]["class_names"] == ["left", "right"] and header["clip_spec"]["frames"] == 2

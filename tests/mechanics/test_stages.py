@@ -24,7 +24,7 @@ def trained(capsys):
 
 def test_what_a_run_leaves(finished):
     files = {path.relative_to(finished).as_posix() for path in finished.rglob("*") if path.is_file()}
-    common = ("config.yaml", "done.json", "environment.json", "metrics.csv", "checkpoints/last.ckpt")
+    common = ("config.yaml", "done.json", "environment.json", "metrics.csv", "run_id", "checkpoints/last.ckpt")
     samples = [f"samples/step_{step:08d}_samples.{kind}" for step in (4, 7) for kind in ("mp4", "json")]
     assert files == {
         "config.yaml",

@@ -5,10 +5,12 @@ from vgen.callbacks.clock import Clock
 from vgen.callbacks.compile import Compile
 from vgen.callbacks.ema import EMA
 from vgen.callbacks.metrics_csv import MetricsCSV
+from vgen.callbacks.non_finite import NonFinite
 from vgen.callbacks.optimizer_stats import OptimizerStats
 from vgen.callbacks.preemption import Preempted, Preemption
 from vgen.callbacks.progress import LineProgress, TerminalProgress
 from vgen.callbacks.provenance import Provenance
+from vgen.callbacks.replaced_clips import ReplacedClips
 from vgen.callbacks.sample_logger import SampleLogger
 from vgen.callbacks.step_seed import StepSeed
 from vgen.callbacks.throughput import Throughput
@@ -21,10 +23,12 @@ __all__ = [
     "Compile",
     "LineProgress",
     "MetricsCSV",
+    "NonFinite",
     "OptimizerStats",
     "Preempted",
     "Preemption",
     "Provenance",
+    "ReplacedClips",
     "SampleLogger",
     "StepSeed",
     "TerminalProgress",

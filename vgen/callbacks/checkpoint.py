@@ -1,5 +1,6 @@
 """When and how checkpoints are written: always `last.ckpt`, optionally `best.ckpt`, never half a file."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -9,9 +10,10 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointBase
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
 from vgen.errors import UserError, did_you_mean
-from vgen.files import write_atomic
+from vgen.files import WriteError, disk_error, write_atomic
 
 Next = Literal["batch", "validation", "epoch"]
 
@@ -23,10 +25,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Writes one checkpoint."""
         try:
             write_atomic(path, lambda temporary: _save(checkpoint, temporary))
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, WriteError) as error:
             # torch's zip writer reports a full disk as a RuntimeError.
             raise UserError(
-                f"the checkpoint could not be written: {error}",
+                f"the checkpoint could not be written: {disk_error(error) or error}",
                 str(path),
                 "free some space and run the same command with --resume; the previous checkpoint is untouched",
             ) from error
@@ -80,14 +82,20 @@ class Checkpoint(CheckpointBase):
         self._saved_time = time.monotonic()
         self._due = False  # once the validation or the end of the epoch has passed
         self._next: Next = "batch"  # what comes behind the state that is being written
+        self._best_is_ours = False  # whether a best.ckpt that is there belongs to what is monitored now
 
     # Lightning's own ModelCheckpoint is not used: with `every_n_train_steps` it does not save the last step, takes the
     # metric of an earlier validation for the weights at hand, waits with `last.ckpt` for the first validation, and
     # keeps absolute paths in its state.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock; what a run goes on from is saved."""
+        """Starts the clock; what a run goes on from is saved. Sets aside a `best.ckpt` that something else has left."""
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+        best = self._path(trainer, "best")
+        if trainer.is_global_zero and best.is_file() and not self._best_is_ours and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            old = best.with_name("best.old.ckpt")
+            os.replace(best, old)
+            rank_zero_info(f"{best} is not of this training, or of what it monitors now; it is {old.name} from now on")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -167,20 +175,25 @@ class Checkpoint(CheckpointBase):
 
     def _save(self, trainer: Trainer, name: str) -> None:
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            path = Path(trainer.default_root_dir).absolute() / "checkpoints" / f"{name}.ckpt"
-            trainer.save_checkpoint(path, weights_only=False)
+            trainer.save_checkpoint(self._path(trainer, name), weights_only=False)
+
+    @staticmethod
+    def _path(trainer: Trainer, name: str) -> Path:
+        return Path(trainer.default_root_dir).absolute() / "checkpoints" / f"{name}.ckpt"
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Writes the state of Lightning's loops so that it goes on with what is to come."""
         prepare_resume(checkpoint["loops"]["fit_loop"], self._next, trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
-        return {"best": self.best}
+        """The best value so far, and of what."""
+        return {"best": self.best, "monitor": [self.monitor, self.mode]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores it."""
-        self.best = state_dict["best"]
+        """Restores them; the best value of another metric says nothing."""
+        monitor = state_dict.get("monitor", [self.monitor, self.mode])  # not in files of vgen 0.1
+        self._best_is_ours = self.monitor is not None and monitor == [self.monitor, self.mode]
+        self.best = state_dict["best"] if self._best_is_ours else None
 
 
 def what_follows(trainer: Trainer) -> Next:

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from vgen.callbacks.non_finite import step_was_skipped
 from vgen.training.sharding import gather, local, shard_like
 
 
@@ -51,11 +52,13 @@ class EMA(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Updates after an optimiser step."""
+        """Updates after an optimiser step that was not skipped."""
         step = trainer.global_step
         if step == self._last_step or step % self.every_n_steps:
             return
         self._last_step = step
+        if step_was_skipped(trainer):
+            return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
         self.updates += 1
         live = self._parameters(pl_module)

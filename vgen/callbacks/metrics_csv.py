@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from vgen.files import write_text
+from vgen.files import naming_disk_errors, write_text
 
 _FIXED = ("step", "clips", "seconds")
 
@@ -96,5 +96,6 @@ class MetricsCSV(Logger):
             self._columns += new
             self._rewrite()
             return
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
+        # A row that a kill or a full disk cuts short is dropped by the run that goes on.
+        with naming_disk_errors(self.path), open(self.path, "a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns, restval="", lineterminator="\n").writerow(row)

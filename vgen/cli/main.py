@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from vgen import __version__
 from vgen.errors import UserError, did_you_mean
+from vgen.files import WriteError, disk_error
 
 TRAINING = ("fit", "validate", "test", "predict")
 COMMANDS = {
@@ -81,6 +82,8 @@ def main(args: Sequence[str] | None = None) -> int:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
+        if cause is None and (reason := disk_error(error)) is not None:  # of a library's own files
+            cause = WriteError(reason, getattr(error, "filename", None) or ".")
         if isinstance(cause, UserError):
             print(f"error: {_rank()}{cause}", file=sys.stderr)
             return 2

@@ -28,8 +28,10 @@ from vgen.callbacks import (
     Clock,
     LineProgress,
     MetricsCSV,
+    NonFinite,
     OptimizerStats,
     Provenance,
+    ReplacedClips,
     StepSeed,
     TerminalProgress,
     Throughput,
@@ -58,7 +60,7 @@ from vgen.errors import UserError, did_you_mean
 from vgen.files import remove_unfinished, write_text
 from vgen.training import VideoModule
 from vgen.weights import WarmStart
-from vgen.weights.checkpoint import instantiate, warm_start
+from vgen.weights.checkpoint import RUN_ID, instantiate, warm_start
 
 
 class StageCLI(LightningCLI):
@@ -125,6 +127,7 @@ class StageCLI(LightningCLI):
         seed = int(self.config.get("seed_everything", 0))
         extra: list[Any] = [StepSeed(seed), Throughput(), OptimizerStats()]
         if self.command == "fit":
+            extra += [NonFinite(), ReplacedClips()]
             published = published_parameters(type(self.model))
             extra += [Provenance(self.stage_config, published)] if not config.get("fast_dev_run") else []
             if not any(isinstance(c, ProgressBar) for c in callbacks):
@@ -244,6 +247,7 @@ def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any], child: bool) -> No
     going_on = stage in plan.resume
     cli = StageCLI(stage, resolved, stage_dir, "fit", fresh=bool(plan.delete), child=child)
     check_world(cli.trainer.world_size, stage)
+    cli.model.run_id = plan.ids[stage]
     if cli.config_init.get("init_from") is not None and not going_on:
         start: WarmStart = cli.config_init["init_from"]
         names = warm_start(cli.model, start)
@@ -255,6 +259,8 @@ def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any], child: bool) -> No
         for folder in (stage_dir, stage_dir / "checkpoints"):
             remove_unfinished(folder)
         write_text(Path(plan.run_dir, "config.yaml"), dump(recipe_of_run(plan, whole)))
+        if (run_id := plan.ids[stage]) is not None:
+            write_text(stage_dir / RUN_ID, run_id + "\n")
         if cli.wandb_id is not None:
             write_text(stage_dir / "wandb_id", cli.wandb_id)
         write_text(stage_dir / "config.yaml", dump({"run_dir": plan.run_dir, "stages": {stage: resolved}}))

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 
 from vgen.errors import UserError, did_you_mean
 from vgen.files import sha256, write_json, write_text
+from vgen.weights.checkpoint import RUN_ID
 
 STAGE = "stage://"
 _PLAN_VARIABLE = "VGEN_PLAN"  # how processes that a launcher starts learn what the first one decided
@@ -31,6 +33,7 @@ class Plan:
         resume: Stages whose `last.ckpt` is to be continued.
         delete: Files and folders that make room (`--overwrite`) once the first stage is known to start.
         launch: What tells a launcher's use of this command from its next one (see `vgen.cli.launch`).
+        ids: Which training each pending stage is; None for one that an earlier vgen began.
     """
 
     run_dir: str
@@ -39,6 +42,7 @@ class Plan:
     resume: list[str]
     delete: list[str] = field(default_factory=list)
     launch: str | None = None
+    ids: dict[str, str | None] = field(default_factory=dict)
 
     def stage_dir(self, stage: str) -> Path:
         """Folder of a stage."""
@@ -136,7 +140,13 @@ def make_plan(
         _check_inputs(config, chosen, pending, run_dir)
     _check_handoffs(config, pending, run_dir)
     _check_processes(config, pending)
-    return Plan(str(run_dir), stages, pending, going_on, [str(path) for path in delete])
+    ids = {name: _known_id(run_dir / name) if name in going_on else uuid.uuid4().hex[:12] for name in pending}
+    return Plan(str(run_dir), stages, pending, going_on, [str(path) for path in delete], ids=ids)
+
+
+def _known_id(stage_dir: Path) -> str | None:
+    note = stage_dir / RUN_ID
+    return note.read_text().strip() if note.is_file() else None
 
 
 def _last(run_dir: Path, stage: str) -> Path:

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from vgen.data.splits import Split
-from vgen.errors import UserError
-from vgen.files import atomic_path
-from vgen.video.io import IMAGE_SUFFIXES, VIDEO_SUFFIXES, UnreadableVideo, probe
+from vgen.errors import UserError, one_line
+from vgen.files import WriteError, atomic_path, why_unreadable
+from vgen.video.io import VIDEO_SUFFIXES, UnreadableVideo, is_picture, probe
 
 CACHE_NAME = ".vgen_index.json"
 _CACHE_FORMAT = 1
+_ONE_TOO_MANY = 1  # headers of whole AVI files often count one frame that is not there
+_SHOWN = 20  # warnings of one kind
 _log = logging.getLogger(__name__)
 
 
@@ -88,18 +90,30 @@ def fingerprint(records: Sequence[ClipRecord]) -> str:
     """16 hexadecimal digits of a hash over names, lengths, sizes, labels and sets of the clips."""
     digest = hashlib.sha256()
     for r in records:
-        digest.update(f"{r.path}|{r.start}|{r.frames}|{r.size}|{r.label}|{r.subject}|{r.split}\n".encode())
+        line = f"{r.path}|{r.start}|{r.frames}|{r.size}|{r.label}|{r.subject}|{r.split}\n"
+        digest.update(line.encode(errors="surrogateescape"))  # names need not be UTF-8
     return digest.hexdigest()[:16]
 
 
 def is_video(path: Path) -> bool:
-    """Whether a path looks like a clip: a file with a video's suffix, or a folder that directly holds pictures."""
+    """Whether a path looks like a clip: by its name and, of a folder, the names in it; nothing is opened.
+
+    A clip is a file with a video's suffix, or a folder that holds more pictures than videos. So are an empty folder, a
+    folder that has a video's name but holds none, and what cannot be looked into: to be named as unreadable, and not
+    to be passed over in silence.
+    """
     if path.name.startswith("."):
         return False
-    if path.is_dir():
+    try:
+        if not path.is_dir():
+            return path.suffix.lower() in VIDEO_SUFFIXES
         with os.scandir(path) as entries:
-            return any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in entries)
-    return path.suffix.lower() in VIDEO_SUFFIXES
+            inside = [(is_picture(e), e.name.lower().endswith(VIDEO_SUFFIXES)) for e in entries]
+    except OSError:
+        return True
+    pictures, videos = (sum(kind) for kind in zip(*inside, strict=True)) if inside else (0, 0)
+    named = path.suffix.lower() in VIDEO_SUFFIXES
+    return pictures > videos or not inside or (named and not videos)
 
 
 def build_index(root: Path, wanted: Sequence[ClipRecord], expected: str) -> ClipIndex:
@@ -116,20 +130,29 @@ def build_index(root: Path, wanted: Sequence[ClipRecord], expected: str) -> Clip
     cache = _read_cache(root)
     fresh: dict[str, dict[str, Any]] = {}
     records: list[ClipRecord] = []
+    doubts: list[str] = []
     bad: dict[str, str] = {}
+    unreadable: set[str] = set()
     for record in wanted:
-        if record.path in bad:
+        if record.path in unreadable:
             continue
         try:
             facts = fresh.get(record.path) or _facts(root, record.path, cache)
         except UnreadableVideo as error:
             bad[record.path] = error.reason
+            unreadable.add(record.path)
             continue
+        if record.path not in fresh and facts["header_frames"] - facts["frames"] > _ONE_TOO_MANY:
+            doubts.append(
+                f"{record.path}: its header promises {facts['header_frames']} frames, {facts['frames']} are there"
+            )
         fresh[record.path] = facts
         left = facts["frames"] - record.start
-        if left <= 0:
-            bad[record.name] = f"starts at frame {record.start}, but the file has only {facts['frames']}"
+        if left <= 0 or record.start < 0 or record.frames < 0:
+            bad[record.name] = f"is to begin at frame {record.start}, but the file has {facts['frames']}"
             continue
+        if record.frames - left > _ONE_TOO_MANY:
+            doubts.append(f"{record.name}: is to have {record.frames} frames, {left} are there")
         records.append(
             replace(
                 record,
@@ -140,14 +163,21 @@ def build_index(root: Path, wanted: Sequence[ClipRecord], expected: str) -> Clip
     if fresh != cache:
         _write_cache(root, fresh)
     if not records:
-        shown = "; ".join(f"{name}: {reason}" for name, reason in list(bad.items())[:3])
+        shown = "; ".join(f"{one_line(name)}: {reason}" for name, reason in list(bad.items())[:3])
         found = f"{len(bad)} clips, all unreadable ({shown})" if bad else "nothing that looks like it"
         raise UserError(
             f"no readable clip: found {found}", where=str(root), hint=f"expected {expected}; see `vgen data check`"
         )
-    for name, reason in bad.items():
-        _log.warning("left out unreadable clip %s: %s", name, reason)
+    _warn("left out unreadable clip", [f"{name}: {reason}" for name, reason in bad.items()])
+    _warn("a clip is shorter than it should be:", doubts)
     return ClipIndex(root, tuple(records), tuple(bad.items()))
+
+
+def _warn(what: str, names: Sequence[str]) -> None:
+    for name in names[:_SHOWN]:
+        _log.warning("%s %s", what, one_line(name))
+    if len(names) > _SHOWN:
+        _log.warning("%s ... and %d more; `vgen data check` names all", what, len(names) - _SHOWN)
 
 
 def _facts(root: Path, path: str, cache: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -165,9 +195,9 @@ def _signature(path: Path) -> tuple[int, int]:
             status = path.stat()
             return status.st_size, status.st_mtime_ns
         with os.scandir(path) as entries:
-            stats = [entry.stat() for entry in entries if entry.name.lower().endswith(IMAGE_SUFFIXES)]
-    except FileNotFoundError as error:
-        raise UnreadableVideo(path, "no such file or folder") from error
+            stats = [entry.stat() for entry in entries if is_picture(entry)]
+    except (OSError, ValueError) as error:  # ValueError: a null character in a name
+        raise UnreadableVideo(path, why_unreadable(path) or f"cannot be looked at ({error})") from error
     return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
@@ -180,6 +210,6 @@ def _read_cache(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write_cache(root: Path, files: dict[str, dict[str, Any]]) -> None:
-    # A read-only data folder costs a scan at every start, nothing else.
-    with contextlib.suppress(OSError), atomic_path(root / CACHE_NAME) as temporary:
+    # A read-only or full data folder costs a scan at every start, nothing else.
+    with contextlib.suppress(OSError, WriteError), atomic_path(root / CACHE_NAME) as temporary:
         temporary.write_text(json.dumps({"format": _CACHE_FORMAT, "files": files}, separators=(",", ":")))

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from vgen.data.clips import ClipRecord
 from vgen.data.sampling import ClipRequest, FrameSampling, Indices, ShortClips, clip_rng, frame_indices
 from vgen.data.transforms import Augmentation, Crop, Pixels, Resize, augment, pad, resize, to_tensor
-from vgen.errors import UserError
+from vgen.errors import UserError, one_line
 from vgen.video.io import UnreadableVideo, read_frames
 
 _log = logging.getLogger(__name__)
@@ -84,7 +84,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         stride: Step between frames of contiguous samplings.
         short: What happens to short clips.
         seed: Decides frames and augmentation together with epoch and position.
-        training: False: every epoch is like epoch 0, and an unreadable file is an error instead of being replaced.
+        training: False: every epoch is like epoch 0.
+        replace: Another clip stands in for an unreadable one; otherwise that is an error.
     """
 
     def __init__(
@@ -100,11 +101,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
         short: ShortClips = "repeat_last",
         seed: int = 0,
         training: bool = False,
+        replace: bool = False,
     ) -> None:
         self.records, self.reader, self.transform = list(records), reader, transform
         self.class_names, self.fps, self.frames = tuple(class_names), float(fps), frames
         self.sampling, self.stride, self.short = sampling, stride, short
-        self.seed, self.training = seed, training
+        self.seed, self.training, self.replace = seed, training, replace
         self.replaced = 0
         self._named: set[str] = set()
 
@@ -129,12 +131,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
             try:
                 return {**self._item(record, (self.seed, epoch, position)), "_unreadable": unreadable}
             except UnreadableVideo as error:
-                if not self.training:
+                if not self.replace:
                     return error
                 unreadable.append(f"{record.name}: {error.reason}")
-        return UserError(
-            f"{len(unreadable)} clips in a row cannot be read", where=unreadable[0], hint="see `vgen data check`"
-        )
+        return UserError(f"{len(unreadable)} clips in a row cannot be read", unreadable[0], "see `vgen data check`")
 
     def report(self, names: list[str]) -> None:
         """Counts unreadable clips, and names each once."""
@@ -142,7 +142,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         for name in names:
             if name not in self._named:
                 self._named.add(name)
-                _log.warning("replaced unreadable training clip %s", name)
+                _log.warning("replaced unreadable clip %s", one_line(name))
 
     def _item(self, record: ClipRecord, seed: tuple[int, int, int]) -> dict[str, Any]:
         indices = frame_indices(self.sampling, record.frames, self.frames, clip_rng(*seed), self.stride, self.short)

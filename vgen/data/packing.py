@@ -18,8 +18,8 @@ import numpy as np
 from vgen.data.clips import ClipIndex, ClipRecord
 from vgen.data.sampling import Indices
 from vgen.data.transforms import Crop, Pixels, Resize, resize
-from vgen.errors import UserError
-from vgen.files import atomic_path
+from vgen.errors import UserError, one_line
+from vgen.files import atomic_path, naming_disk_errors
 from vgen.video.io import UnreadableVideo
 
 _FORMAT = 1
@@ -141,14 +141,15 @@ def pack(
     records: list[ClipRecord] = []
     lossless = True
     end = max((s.offset + int(np.prod(s.shape)) for s in done.values()), default=0)
-    with open(out / _PART, "ab") as data, open(out / _LOG, "a") as log:
+    # A full disk costs the clip under way: what is noted in the log before is gone on with.
+    with naming_disk_errors(out / _PART), open(out / _PART, "ab") as data, open(out / _LOG, "a") as log:
         for number, record in enumerate(index.records, start=1):
             if record.name not in done:
                 try:
                     clip = reader.read(record, np.arange(record.frames))
                 except UnreadableVideo as error:
                     bad[record.name] = error.reason
-                    _log.warning("left out unreadable clip %s: %s", record.name, error.reason)
+                    _log.warning("left out unreadable clip %s: %s", one_line(record.name), error.reason)
                     continue
                 clip = clip if crop is None else crop(clip)
                 clip = np.ascontiguousarray(clip if side is None else resize(clip, side, resize_mode))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 Pixels = NDArray[np.uint8]
 Resize = Literal["letterbox", "crop", "stretch"]
 Augmentation = Literal["none", "lfae_pair", "lfdm_clip", "flip"]
+_LONG = 8  # sides of pictures differ by no more than this factor before they are scaled for a centre crop
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,12 @@ class Crop:
     width: int
 
     def __call__(self, clip: Pixels) -> Pixels:
-        """Cuts (T, H, W, 3)."""
+        """Cuts (T, H, W, 3); at least one pixel is left."""
         down, across = clip.shape[1] / self.height, clip.shape[2] / self.width
-        return clip[
-            :,
-            round(self.top * down) : round(self.bottom * down),
-            round(self.left * across) : round(self.right * across),
-        ]
+        top, left = round(self.top * down), round(self.left * across)
+        top, left = min(top, clip.shape[1] - 1), min(left, clip.shape[2] - 1)
+        bottom, right = max(round(self.bottom * down), top + 1), max(round(self.right * across), left + 1)
+        return clip[:, top:bottom, left:right]
 
 
 def resize(clip: Pixels, size: int, mode: Resize) -> Pixels:
@@ -54,10 +54,16 @@ def resize(clip: Pixels, size: int, mode: Resize) -> Pixels:
     height, width = clip.shape[1:3]
     if mode == "letterbox":
         # Whole numbers: 480 * (128 / 480) in floating point may fall below 128.
-        return _area(clip, height * size // max(height, width), width * size // max(height, width))
+        long = max(height, width)
+        return _area(clip, max(1, height * size // long), max(1, width * size // long))
     if mode == "stretch":
         return _bilinear(clip, size, size)
     short = min(height, width)
+    if max(height, width) > _LONG * short:
+        # What the centre crop leaves out anyway: enlarged, a strip of a few pixels' width would take gigabytes.
+        top, left = max(0, height - _LONG * short) // 2, max(0, width - _LONG * short) // 2
+        clip = clip[:, top : height - top, left : width - left]
+        height, width = clip.shape[1:3]
     clip = _bilinear(clip, round(height * size / short), round(width * size / short))
     top, left = (clip.shape[1] - size) // 2, (clip.shape[2] - size) // 2
     return clip[:, top : top + size, left : left + size]

@@ -170,6 +170,6 @@ def write_report(run_dirs: Sequence[str | Path], out: str | Path | None = None) 
     page = render(runs)
     try:
         write_text(out, page)
-    except OSError as error:
+    except OSError as error:  # a full disk is said by `write_text` itself
         raise UserError(f"cannot write the report: {error.strerror or error}", where=str(out)) from error
     return out

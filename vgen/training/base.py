@@ -1,5 +1,6 @@
 """Thin LightningModule bases: what every video model has, and the common case of one loss and one optimiser."""
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,7 +13,7 @@ from vgen.configurable import Configurable
 from vgen.errors import UserError
 from vgen.training.sharding import FullySharded, shard
 from vgen.video import ClipSpec, Reconstructs, Samples, to_float
-from vgen.weights.checkpoint import describe_model, load_weights
+from vgen.weights.checkpoint import check_owner, describe_model, load_weights
 
 
 class VideoModule(Configurable, LightningModule):
@@ -26,6 +27,7 @@ class VideoModule(Configurable, LightningModule):
             that is opened for use (`vgen.load`, a codec) gets None for them, and needs none of their files.
         run_dir: Run directory, when the command line trains or loads the model.
         stage_name: Name of the recipe's stage that trains it.
+        run_id: Which training it is, when the command line trains the model.
         clips_seen: Training clips seen so far, over all ranks.
     """
 
@@ -36,6 +38,7 @@ class VideoModule(Configurable, LightningModule):
         self.clip_spec = clip_spec
         self.run_dir: str | None = None
         self.stage_name: str | None = None
+        self.run_id: str | None = None
         self.clips_seen = 0
         self._description: dict[str, Any] | None = None
 
@@ -82,16 +85,17 @@ class VideoModule(Configurable, LightningModule):
         """Self-description of the model (see `vgen.weights.checkpoint`)."""
         if self._description is None:  # once: it hashes the files that the model was built from
             self._description = describe_model(self, self.clip_spec, self.run_dir)
-        return {**self._description, "stage": self.stage_name, "clips": self.clips_seen}
+        return {**self._description, "stage": self.stage_name, "run": self.run_id, "clips": self.clips_seen}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the self-description."""
         checkpoint["vgen"] = {**self.header(), "step": int(checkpoint.get("global_step", 0))}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the count of clips, and says in one line where the weights do not fit the configuration."""
+        """Restores the count of clips; says in one line where the file is another training's, or does not fit."""
         self.clips_seen = int(checkpoint.get("vgen", {}).get("clips", 0))
         where = str(self.trainer.ckpt_path) if self._trainer is not None else "the checkpoint"
+        check_owner(checkpoint.get("vgen", {}), Path(where), to_resume=True)
         load_weights(self, checkpoint["state_dict"], where)
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

@@ -2,6 +2,10 @@
 
 A "video" is a file that FFmpeg (through PyAV) decodes, or a folder of numbered pictures. Frames are counted in decode
 order and never by time stamp: AVI files often carry none, and readers that seek by time lose or double frames there.
+
+What damage means: number and size of frames are what is decoded, whatever a header says; a rotation note is applied;
+frames end where the first one cannot be decoded, because the places of those behind it are unknown; pictures in which
+the decoder hid an error are frames, and `examine` counts them. Anything else is an `UnreadableVideo`.
 """
 
 import os
@@ -16,15 +20,23 @@ from typing import cast
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from vgen.errors import UserError
-from vgen.files import atomic_path
+from vgen.files import atomic_path, why_unreadable
+from vgen.video.image import MAX_PIXELS, read_picture
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 Pixels = NDArray[np.uint8]
+_MAX_FPS = 1000.0  # a header that claims more says nothing
+# FFmpeg guesses the format from the content: without this, a text file with a video's ending could be a playlist, and
+# have it open other files and addresses.
+_CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpeg,mpegts,mpegvideo,m4v,gif,flv,asf,ogg"
+_OPTIONS = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+# What PyAV raises for damaged files, MemoryError for sizes that no machine has.
+_DAMAGE = (av.FFmpegError, OSError, ValueError, ArithmeticError, LookupError, MemoryError)
 
 
 class UnreadableVideo(UserError):
@@ -49,6 +61,7 @@ class VideoInfo:
         width: Width in pixels.
         fps: Frames per second; 0 where nothing says it (frame folders).
         header_frames: Number of frames that the file's header claims; 0 where it says nothing.
+        hidden: Pictures that an edit list hides, as in trimmed phone videos: they are no frames.
     """
 
     frames: int
@@ -56,18 +69,47 @@ class VideoInfo:
     width: int
     fps: float
     header_frames: int = 0
+    hidden: int = 0
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What comes out of a video when all of it is decoded.
+
+    Args:
+        frames: Number of frames.
+        concealed: Frames in which the decoder hid an error.
+        stopped: Why the decoder could not go on to the end; empty where it could.
+    """
+
+    frames: int
+    concealed: int = 0
+    stopped: str = ""
 
 
 def natural_key(name: str | os.PathLike[str]) -> tuple[tuple[int, int | str], ...]:
-    """Sorting key under which "img_9" comes before "img_10"."""
+    """Sorting key under which "img_9" comes before "img_10"; "9" and "09" have an order too."""
     parts = re.split(r"(\d+)", str(name))
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
+    key = [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part]
+    return (*key, (-1, str(name)))
+
+
+def is_picture(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry of a folder is named as a picture, and is no folder."""
+    return entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith(".") and not entry.is_dir()
 
 
 def list_frames(folder: str | os.PathLike[str]) -> list[Path]:
-    """The pictures of a frame folder in natural order; other files (an AVI beside them, Thumbs.db) are passed over."""
-    with os.scandir(folder) as entries:
-        names = [e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and not e.name.startswith(".")]
+    """The pictures of a frame folder in natural order; other files (an AVI beside them, Thumbs.db) are passed over.
+
+    Raises:
+        UnreadableVideo: The folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if is_picture(entry)]
+    except OSError as error:
+        raise UnreadableVideo(folder, f"the folder cannot be read ({_short(error)})") from error
     return [Path(folder, name) for name in sorted(names, key=natural_key)]
 
 
@@ -78,26 +120,25 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         UnreadableVideo: Missing, empty, damaged or no video at all.
     """
     path = Path(path)
-    if path.is_dir():
-        pictures = list_frames(path)
-        if not pictures:
-            raise UnreadableVideo(path, "the folder holds no pictures", f"expected {', '.join(IMAGE_SUFFIXES)}")
+    if os.path.isdir(path):
+        pictures = _frames_of(path)
         height, width = _read_picture(pictures[0]).shape[:2]
         return VideoInfo(len(pictures), height, width, 0.0)
     with _open(path) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "NONE"
+        stream = _video_stream(container)
         shape: tuple[int, ...] | None = None
-        packets = 0
+        packets = hidden = 0
         for packet in container.demux(stream):
-            packets += bool(packet.size)
+            hidden += packet.is_discard  # decoded for the sake of those behind it, and not shown
+            packets += bool(packet.size) and not packet.is_discard
             if shape is None:
                 frame = next(iter(packet.decode()), None)
                 shape = None if frame is None else _to_rgb(frame).shape
         if shape is None:
             raise UnreadableVideo(path, "no frame can be decoded", "is the file truncated?")
         fps = float(stream.average_rate or stream.base_rate or 0)
-        return VideoInfo(packets, shape[0], shape[1], fps, stream.frames)
+        fps = fps if 0 < fps <= _MAX_FPS else 0.0
+        return VideoInfo(packets, shape[0], shape[1], fps, max(stream.frames - hidden, 0), hidden)
 
 
 def iter_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
@@ -107,18 +148,35 @@ def iter_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
         UnreadableVideo: Missing, empty or damaged file; a damaged tail ends the iteration.
     """
     path = Path(path)
-    if path.is_dir():
-        yield from map(_read_picture, list_frames(path))
+    if os.path.isdir(path):
+        yield from map(_read_picture, _frames_of(path))
     else:
-        yield from map(_to_rgb, _decode(path))
+        for frame in _decode(path):
+            yield _rgb(frame, path)
 
 
-def count_frames(path: str | os.PathLike[str]) -> int:
-    """Decodes the whole video and returns how many frames really come out of it (slow: for `vgen data check`)."""
+def examine(path: str | os.PathLike[str]) -> Examination:
+    """Decodes the whole video and says what really comes out of it (slow: for `vgen data check`).
+
+    Raises:
+        UnreadableVideo: Nothing can be decoded, a picture of a frame folder is damaged, or frames differ in size.
+    """
     path = Path(path)
-    if path.is_dir():
-        return sum(1 for picture in list_frames(path) if _read_picture(picture) is not None)
-    return sum(1 for _ in _decode(path))
+    sizes: set[tuple[int, int]] = set()
+    count = concealed = 0
+    stopped: list[str] = []
+    if os.path.isdir(path):
+        for picture in _frames_of(path):
+            sizes.add(_read_picture(picture).shape[:2])
+            count += 1
+    else:
+        for frame in _decode(path, stopped=stopped):
+            sizes.add((frame.height, frame.width))
+            count, concealed = count + 1, concealed + bool(frame.is_corrupt)
+    if not count:
+        raise UnreadableVideo(path, "no frame can be decoded", "is the file truncated?")
+    _check_sizes(path, sizes)
+    return Examination(count, concealed, *stopped)
 
 
 def read_frames(path: str | os.PathLike[str], indices: Sequence[int] | None = None, missing: int = 1) -> Pixels:
@@ -143,30 +201,28 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int] | None = No
     needed = None if wanted is None else set(wanted)
     frames: dict[int, Pixels] = {}
     count = 0
-    if path.is_dir():
-        pictures = list_frames(path)
+    if os.path.isdir(path):
+        pictures = _frames_of(path)
         count = len(pictures)
-        last = count - 1
-        if needed is not None and last >= 0 and max(needed) > last:
-            needed.add(last)
+        if needed is not None and max(needed) >= count:
+            needed.add(count - 1)
         frames = {i: _read_picture(p) for i, p in enumerate(pictures) if needed is None or i in needed}
     else:
         stop = None if needed is None else max(needed) + 1
         previous: av.VideoFrame | None = None
         for frame in _decode(path, stop):
             if needed is None or count in needed:
-                frames[count] = _to_rgb(frame)
+                frames[count] = _rgb(frame, path)
             previous, count = frame, count + 1
         if count and count - 1 not in frames and previous is not None:
-            frames[count - 1] = _to_rgb(previous)
+            frames[count - 1] = _rgb(previous, path)
     if not frames:
         raise UnreadableVideo(path, "no frame can be decoded", "is the file truncated?")
     order = list(range(count)) if wanted is None else wanted
     if max(order) >= count + missing:
         raise UnreadableVideo(path, f"frame {max(order)} was asked for, but only {count} can be decoded")
     picked = [frames[min(i, count - 1)] for i in order]
-    if len({frame.shape for frame in picked}) > 1:
-        raise UnreadableVideo(path, f"frames of several sizes: {sorted({f.shape[:2] for f in picked})}")
+    _check_sizes(path, {frame.shape[:2] for frame in picked})
     return np.stack(picked)
 
 
@@ -228,35 +284,55 @@ def encode(
 
 @contextmanager
 def _open(path: Path) -> Iterator["av.container.InputContainer"]:
-    if not path.exists():
-        raise UnreadableVideo(path, "no such file or folder")
-    if path.stat().st_size == 0:
-        raise UnreadableVideo(path, "the file is empty (0 bytes)", "copy or download it again")
+    if (reason := why_unreadable(path)) is not None:
+        hint = "copy or download it again" if "empty" in reason else None
+        raise UnreadableVideo(path, reason, hint)
+    with _named(path), av.open(f"file:{path}", options=_OPTIONS, metadata_errors="replace") as container:
+        yield container
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turns what the decoder raises into an error that names the file."""
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise UnreadableVideo(path, "there is no video stream in it")
-            yield container
-    except (av.FFmpegError, OSError) as error:
+        yield
+    except _DAMAGE as error:
         raise UnreadableVideo(path, f"not a video, or damaged ({_short(error)})", "is the file truncated?") from error
 
 
-def _decode(path: Path, stop: int | None = None) -> Iterator["av.VideoFrame"]:
+def _video_stream(container: "av.container.InputContainer") -> "av.VideoStream":
+    if not container.streams.video:
+        raise UnreadableVideo(container.name.removeprefix("file:"), "there is no video stream in it")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:  # PyAV's types do not know of it
+        raise UnreadableVideo(container.name.removeprefix("file:"), "its codec is not known")
+    # Frame threads cost 18-24 % more CPU per clip, and workers share the cores already.
+    stream.thread_type = "NONE"
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
+
+
+def _decode(path: Path, stop: int | None = None, stopped: list[str] | None = None) -> Iterator["av.VideoFrame"]:
+    """Yields frames up to the first that cannot be decoded; why, is appended to `stopped`."""
     with _open(path) as container:
-        stream = container.streams.video[0]
-        # Frame threads cost 18-24 % more CPU per clip, and workers share the cores already.
-        stream.thread_type = "NONE"
         count = 0
         try:
-            for frame in container.decode(stream):
+            for frame in container.decode(_video_stream(container)):
                 yield frame
                 count += 1
                 if count == stop:
                     return
-        except av.FFmpegError:
+        except av.FFmpegError as error:
             # A damaged tail is no reason to lose what came before it; the caller sees how many frames there were.
             if count == 0:
                 raise
+            if stopped is not None:
+                stopped.append(_short(error))
+
+
+def _rgb(frame: "av.VideoFrame", path: Path) -> Pixels:
+    with _named(path):
+        return _to_rgb(frame)
 
 
 def _to_rgb(frame: "av.VideoFrame") -> Pixels:
@@ -265,16 +341,27 @@ def _to_rgb(frame: "av.VideoFrame") -> Pixels:
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
+def _frames_of(folder: Path) -> list[Path]:
+    if not (pictures := list_frames(folder)):
+        raise UnreadableVideo(folder, "the folder holds no pictures", f"expected {', '.join(IMAGE_SUFFIXES)}")
+    return pictures
+
+
 def _read_picture(path: Path) -> Pixels:
     try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise UnreadableVideo(path, f"damaged picture {path.name}") from error
+        return read_picture(path)
+    except UserError as error:
+        raise UnreadableVideo(path, f"damaged picture {path.name}: {error.what}") from error
+
+
+def _check_sizes(path: Path, sizes: set[tuple[int, int]]) -> None:
+    if len(sizes) > 1:
+        shown = ", ".join(f"{width}x{height}" for height, width in sorted(sizes)[:4])
+        raise UnreadableVideo(path, f"frames of several sizes: {shown}")
 
 
 def _short(error: BaseException) -> str:
-    return (getattr(error, "strerror", None) or str(error)).splitlines()[0] or type(error).__name__
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
 def _to_frames(video: Tensor) -> Pixels:

@@ -30,6 +30,7 @@ from vgen.weights.sharded import shard_like
 
 FORMAT = 1  # raised when a reader of an older vgen could not understand the file
 RUN = "run://"
+RUN_ID = "run_id"  # file in a stage's folder: which training its checkpoints are of
 WeightsChoice = Literal["auto", "raw", "ema"]
 # Lines of jsonargparse that only say in which union or key something is wrong.
 _WRAPPING = re.compile(r"Does not validate|Subtypes:|Errors:|Given value|Problem with given class_path|Parser key.*:$")
@@ -189,11 +190,41 @@ def read_model_file(path: str | Path, stage: str | None = None) -> ModelFile:
             "official files: see `vgen convert --help`",
         )
     _check_format(header, file)
+    check_owner(header, file)
     ema = next(
         (s["shadow"] for s in content.get("callbacks", {}).values() if isinstance(s, dict) and "shadow" in s), None
     )
     root = file.parent.parent.parent if file.parent.name == "checkpoints" else file.parent
     return ModelFile(file, root, header, content["state_dict"], ema)
+
+
+def check_owner(header: dict[str, Any], file: Path, to_resume: bool = False) -> None:
+    """Refuses a checkpoint that lies in a stage's folder, but was written by another stage or run.
+
+    `<stage>/run_id` names the training that the folder belongs to; its checkpoints carry the same id.
+
+    Args:
+        header: Self-description of the checkpoint.
+        file: Where it lies.
+        to_resume: Also refuse a run's checkpoint in a folder without an id: somebody has put it there.
+
+    Raises:
+        UserError: The ids differ.
+    """
+    folder = file.absolute().parent.parent
+    note = folder / RUN_ID
+    owner = note.read_text().strip() if note.is_file() else None
+    if file.parent.name != "checkpoints" or (owner is None and not to_resume):
+        return
+    stage, run = header.get("stage"), header.get("run")
+    if run == owner and (owner is None or stage in (None, folder.name)):
+        return
+    foreign = f"of stage {stage!r}" if run == owner else "of another run"
+    raise UserError(
+        f"{file.name} is a checkpoint {foreign}, not of this training",
+        str(file),
+        "put the right file back, or begin anew with --overwrite; init_from: {path: ...} starts from other weights",
+    )
 
 
 def _read_export(file: Path) -> ModelFile:

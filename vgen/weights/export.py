@@ -49,7 +49,7 @@ def bundle(file: ModelFile) -> Export:
     Raises:
         UserError: A part is missing, or has changed since the model was trained with it.
     """
-    export = Export(dict(file.header), file.state, file.ema)
+    export = Export({k: v for k, v in file.header.items() if k != "run"}, file.state, file.ema)
     export.header["init_args"] = _take_parts(file.header["init_args"], file, export.parts, "codec")
     return export
 

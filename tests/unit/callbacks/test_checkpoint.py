@@ -107,10 +107,19 @@ def test_the_best_is_remembered_over_a_resume(run, tmp_path):
     assert checkpoint.best == 1.0 and step(tmp_path, "best") == 2 and step(tmp_path) == 6
 
 
-def test_a_second_run_leaves_no_second_name(run, tmp_path):
-    for _ in range(2):
-        run(Checkpoint(every_n_steps=1, monitor="val/score"), scores=[1.0], max_steps=2, val_check_interval=2)
-    assert files(tmp_path) == ["best.ckpt", "last.ckpt"]
+def test_a_second_run_leaves_no_second_name_and_sets_the_firsts_best_aside(run, tmp_path):
+    for steps in (2, 4):
+        run(Checkpoint(every_n_steps=1, monitor="val/score"), scores=[1.0], max_steps=steps, val_check_interval=steps)
+    assert files(tmp_path) == ["best.ckpt", "best.old.ckpt", "last.ckpt"]
+    assert [step(tmp_path, name) for name in ("best", "best.old", "last")] == [4, 2, 4]
+
+
+def test_the_best_value_of_another_metric_counts_for_nothing():
+    state = Checkpoint(monitor="val/loss").state_dict() | {"best": 0.1}
+    for metric, mode, best in (("val/loss", "min", 0.1), ("val/loss", "max", None), ("val/psnr", "min", None)):
+        checkpoint = Checkpoint(monitor=metric, mode=mode)
+        checkpoint.load_state_dict(state)
+        assert checkpoint.best == best
 
 
 def test_an_unknown_metric_is_named(run):
@@ -161,7 +170,7 @@ def test_trial_runs_write_nothing(run, tmp_path):
 def test_the_state_is_plain_data(run):
     checkpoint = Checkpoint(monitor="val/loss")
     run(checkpoint, max_steps=2, val_check_interval=2)
-    assert set(checkpoint.state_dict()) == {"best"} and isinstance(checkpoint.best, float)
+    assert set(checkpoint.state_dict()) == {"best", "monitor"} and isinstance(checkpoint.best, float)
 
 
 class Unwritable:

@@ -38,12 +38,14 @@ def damaged(tmp_path):
 
 
 def test_every_problem_is_named(damaged):
-    paths = find_videos(damaged)
-    assert paths == ["brief.mp4", "empty.mp4", "good.mp4", "liar.avi", "odd", "twin.mp4"]
+    (damaged / "notes.txt").write_text("no clip")
+    paths, others = find_videos(damaged)
+    assert others == {".txt": 1} and paths == ["brief.mp4", "empty.mp4", "good.mp4", "liar.avi", "odd", "twin.mp4"]
     found = {(f.path, f.problem) for f in check_videos(damaged, paths, min_frames=4)}
     assert found == {
         ("brief.mp4", "short"),
         ("empty.mp4", "unreadable"),
+        ("liar.avi", "damaged"),  # its last frame is half there
         ("liar.avi", "lying header"),
         ("odd", "odd size"),
         ("twin.mp4", "duplicate"),

@@ -248,3 +248,42 @@ def test_rotated_and_grey_sizes_come_out_square(tmp_path):
     video = Folder(str(tmp_path), 16, 4, resize="letterbox").dataset("train")[0]["video"]
     assert video.shape == (3, 4, 16, 16)
     assert video[1, :, :, 4:12].min() > 150 and video[:, :, :, :3].max() == 0
+
+
+@pytest.mark.parametrize("content", [b"path,label\na.mp4,\xff\xfe\n", b"path,label\na\0.mp4,x\n"])
+def test_a_table_that_is_no_text_is_named(tmp_path, content):
+    (tmp_path / "metadata.csv").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        Folder(str(tmp_path), 16, 4).train_dataloader()
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_table_of_repetitions_that_says_nonsense_costs_those_clips(natops_root, tmp_path, caplog):
+    root = shutil.copytree(natops_root, tmp_path / "natops")
+    whole = NATOPS(str(root), 16, 4).index
+    table = root / "segmentation.txt"
+    lines = table.read_text().splitlines()
+    lines[2:4] = ["1:0,9", "2:20,19"]  # before the first frame; of no frames
+    table.write_text("\n".join(lines))
+    with caplog.at_level(logging.WARNING):
+        index = NATOPS(str(root), 16, 4).index
+    assert len(index.records) == len(whole.records) - 2 and len(index.bad) == 2
+    assert caplog.text.count("left out unreadable clip") == 2
+
+
+def test_what_is_in_no_class_folder_is_named(folder_root, tmp_path, caplog):
+    root = shutil.copytree(folder_root, tmp_path / "folder")
+    shutil.copy(next(root.rglob("*.mp4")), root / "lost.mp4")
+    (root / "hollow").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert len(Folder(str(root), 16, 4).find_clips()) == len(Folder(str(folder_root), 16, 4).find_clips())
+    assert "lost.mp4" in caplog.text and "hollow" in caplog.text
+
+
+def test_a_validation_clip_that_cannot_be_read_does_not_end_a_training(own_mug, caplog):
+    for picture in sorted((own_mug / "001/anger/take000").iterdir())[1:]:
+        picture.write_bytes(b"broken")
+    module = MUG(str(own_mug), 32, 8)
+    paths = [path for batch in module.val_dataloader() for path in batch["path"]]
+    assert "001/anger/take000" not in paths and len(paths) == len(module.dataset("val")) and module.replaced == 1
+    assert "001/anger/take000" in caplog.text

@@ -10,9 +10,10 @@ from PIL import Image
 
 from vgen.errors import UserError
 from vgen.video.io import (
+    Examination,
     UnreadableVideo,
-    count_frames,
     encode,
+    examine,
     iter_frames,
     list_frames,
     natural_key,
@@ -52,7 +53,7 @@ def test_frames_come_in_decode_order_and_in_the_order_asked_for(avi: Path) -> No
 def test_probe_and_count_agree(avi: Path) -> None:
     info = probe(avi)
     assert (info.frames, info.height, info.width, info.fps) == (12, 48, 64, 25.0)
-    assert count_frames(avi) == 12
+    assert examine(avi) == Examination(12)
 
 
 def test_one_frame_too_many_is_forgiven_and_more_is_not(avi: Path) -> None:
@@ -74,6 +75,8 @@ def test_frame_folders_sort_by_number(tmp_path: Path) -> None:
     assert levels(read_frames(folder, [5])) == [11]
     assert probe(folder).frames == 5
     assert sorted(["b10", "b9", "a2", "10", "9"], key=natural_key) == ["9", "10", "a2", "b9", "b10"]
+    assert sorted(["09", "9", "a²", "a 9", "a"], key=natural_key) == ["09", "9", "a", "a 9", "a²"]
+    assert sorted(["9", "09"], key=natural_key) == ["09", "9"]  # whatever order the folder lists them in
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_truncated_avi_gives_what_is_there(tmp_path: Path) -> None:
     encode(tmp_path / "whole.avi", noise, 25, "mpeg4", codec_tag="XVID")
     data = (tmp_path / "whole.avi").read_bytes()
     (tmp_path / "cut.avi").write_bytes(data[: len(data) * 2 // 3])
-    count = count_frames(tmp_path / "cut.avi")
+    count = examine(tmp_path / "cut.avi").frames
     assert 5 < count < 30
     assert read_frames(tmp_path / "cut.avi", [count - 1]).shape == (1, 48, 64, 3)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,16 +102,19 @@ def check(args: argparse.Namespace) -> int:
     """Names what is wrong with a set."""
     from vgen.data.check import check_videos, find_videos
 
+    others: Counter[str] = Counter()
     if args.dataset:
         module = _module(args.dataset, args.root)
         paths = list(dict.fromkeys(record.path for record in module.find_clips()))
     else:
-        paths = find_videos(args.root)
+        paths, others = find_videos(args.root)
     if not paths:
         raise UserError("no video file or frame folder", where=str(args.root))
     findings = check_videos(args.root, paths, args.min_frames, _progress("checked"))
     for finding in findings:
         print(finding)
+    if others:
+        print("passed over, as no clips: " + ", ".join(f"{n} x {suffix}" for suffix, n in others.most_common(8)))
     wrong = len({finding.path for finding in findings})
     print(
         f"{len(paths)} clips checked, {wrong} with something to mend"
@@ -141,6 +145,8 @@ def pack(args: argparse.Namespace) -> int:
     )
     size = (args.out / "frames.u8").stat().st_size / 1e6
     print(f"{len(packed.index.records)} clips, {size:.1f} MB, in {args.out}; use it as data.init_args.packed")
+    if packed.index.bad:
+        print(f"{len(packed.index.bad)} clips cannot be read and were left out; `vgen data check` names them")
     return 0
 
 

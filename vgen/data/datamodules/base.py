@@ -1,6 +1,7 @@
 """The base of all DataModules: index, frame choice, geometry, augmentation and loaders from plain arguments."""
 
 import copy
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -151,8 +152,8 @@ class VideoDataModule(LightningDataModule):
 
     @property
     def replaced(self) -> int:
-        """How many training clips were replaced so far because their file could not be read."""
-        return self._datasets["train"].replaced if "train" in self._datasets else 0
+        """How many clips were replaced so far in training and validation because their file could not be read."""
+        return sum(dataset.replaced for dataset in self._datasets.values())
 
     def dataset(self, split: Split) -> ClipDataset:
         """The clips of one set; without a set for validation, that is the test set, thinned to `val_clips`."""
@@ -229,6 +230,8 @@ class VideoDataModule(LightningDataModule):
                 raise UserError("not a packed data set", str(self.packed), "`vgen data pack` makes one")
         elif not self.root.is_dir():
             raise UserError(f"no data: {type(self).__name__} expects {self.expected}", where=str(self.root))
+        elif not os.access(self.root, os.R_OK | os.X_OK):
+            raise UserError("the data folder may not be read", str(self.root), "see its permissions (chmod)")
 
     def _names_and_keys(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if self._pack is not None:
@@ -284,6 +287,7 @@ class VideoDataModule(LightningDataModule):
             short=self.short_clips,
             seed=self.seed,
             training=training,
+            replace=split != "test",  # a figure is about the clips that it names; a training goes on
         )
 
     def _thin(self, records: tuple[ClipRecord, ...]) -> tuple[ClipRecord, ...]:

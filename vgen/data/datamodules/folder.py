@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import logging
 import re
 from dataclasses import replace
 from functools import cached_property
@@ -13,8 +14,10 @@ from vgen.data.datamodules.base import VideoDataModule
 from vgen.data.sampling import FrameSampling, ShortClips
 from vgen.data.splits import Split
 from vgen.data.transforms import Augmentation, Resize
-from vgen.errors import UserError, did_you_mean
+from vgen.errors import UserError, did_you_mean, one_line
 from vgen.video.io import UnreadableVideo, natural_key, probe
+
+_log = logging.getLogger(__name__)
 
 
 class Folder(VideoDataModule):
@@ -130,6 +133,8 @@ class Folder(VideoDataModule):
                 inside = sorted(folder.iterdir(), key=lambda c: natural_key(c.name))
                 clips += [(c, folder.name) for c in inside if is_video(c)]
             if any(label for _, label in clips):
+                for clip in (c for c, label in clips if not label):
+                    _log.warning("left out, because it is in no class folder: %s", one_line(clip))
                 clips = [(c, label) for c, label in clips if label]
             rows += [
                 {"path": c.relative_to(self.root).as_posix(), "label": label, "split": split} for c, label in clips
@@ -144,6 +149,8 @@ def _read_table(path: Path) -> list[dict[str, str]]:
             rows, columns = list(reader), list(reader.fieldnames or [])
     except FileNotFoundError as error:
         raise UserError("no such table of clips", where=str(path)) from error
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise UserError(f"the table of clips cannot be read: {error}", str(path), "it must be CSV in UTF-8") from error
     known = ("path", "label", "subject", "caption", "split")
     for needed in ("path", "label"):
         if needed not in columns:
@@ -160,6 +167,10 @@ def _read_table(path: Path) -> list[dict[str, str]]:
     return [{key: (value or "").strip() for key, value in row.items() if key in known} for row in rows]
 
 
+def _hash(group: str) -> str:
+    return hashlib.sha256(group.encode(errors="surrogateescape")).hexdigest()  # names need not be UTF-8
+
+
 def _deal(records: list[ClipRecord], fraction: float) -> list[ClipRecord]:
     """Gives whole groups (or, without groups, single clips of every class) to the test set, by hash of their name."""
     strata: dict[int | None, set[str]] = {}
@@ -168,6 +179,6 @@ def _deal(records: list[ClipRecord], fraction: float) -> list[ClipRecord]:
         strata.setdefault(None if r.subject else r.label, set()).add(r.subject or r.path)
     test: set[str] = set()
     for groups in strata.values():
-        ranked = sorted(groups, key=lambda g: hashlib.sha256(g.encode()).hexdigest())
+        ranked = sorted(groups, key=_hash)
         test.update(ranked[: min(max(1, round(fraction * len(ranked))), len(ranked) - 1)])
     return [replace(r, split="test") if (r.subject or r.path) in test else r for r in records]

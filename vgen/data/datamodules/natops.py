@@ -40,7 +40,8 @@ class NATOPS(VideoDataModule):
                 name = path.relative_to(self.root).as_posix()
                 split: Split = "train" if subject in NATOPS_TRAIN else "test"
                 clips += [
-                    ClipRecord(name, gesture - 1, subject, split, start=first - 1, frames=last - first + 1)
+                    # A table that says nonsense is kept: the index leaves such a clip out, by name.
+                    ClipRecord(name, gesture - 1, subject, split, start=first - 1, frames=last - first + 1 or -1)
                     for first, last in takes
                 ]
         return clips
