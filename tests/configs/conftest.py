@@ -5,22 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.tiny_data import TINY
 from vgen.cli.main import main
 from vgen.cli.parser import parse
 from vgen.cli.recipe import read_command_line
-from vgen.data.fake import write_folder, write_mhad, write_mug, write_natops
 
 CONFIGS = Path(__file__).parents[2] / "lightning_configs"
 RECIPES = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted((CONFIGS / "overlays").glob("*.yaml"))
-
-# The smallest sets that fill a training and a test split; a new DataModule adds its own.
-WRITERS = {
-    "MUG": lambda root: write_mug(root, 64, train_subjects=1, test_subjects=1, takes=1, min_frames=16, max_frames=16),
-    "MHAD": lambda root: write_mhad(root, 48, subjects=2, actions=(1, 9, 27), min_frames=16, max_frames=17),
-    "NATOPS": lambda root: write_natops(root, 48, subjects=2, gestures=2, repetitions=1, min_frames=16, max_frames=17),
-    "Folder": lambda root: write_folder(root, 64, subjects=3, frames=16),
-}
 
 
 def tiny_of(recipe):
@@ -65,5 +57,5 @@ def provide_data(config):
         kind, root = data["class_path"].rpartition(".")[2], Path(data["init_args"]["root"])
         assert not root.is_absolute(), f"stages.{name}.data: a recipe names no place of one machine"
         if not root.exists():
-            assert kind in WRITERS, f"tests/configs/conftest.py has no writer of fake data for {kind}"
-            WRITERS[kind](root)
+            assert kind in TINY, f"tests/tiny_data.py has no writer of fake data for {kind}"
+            TINY[kind](root)

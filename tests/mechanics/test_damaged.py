@@ -103,7 +103,7 @@ def trained(folder, root, workers):
     index, everything = records_of(root)
     paths = [record.path for record in everything.records]
     doubts = [line for line in lines.lines if "shorter than it should be" in line]
-    transform = ClipTransform(_SIZE, "crop")
+    transform = ClipTransform((_SIZE, _SIZE), "crop")
     data = ClipDataset(
         everything.records, FileReader(root), transform, ("x",), 10, 4, "uniform", training=True, replace=True
     )

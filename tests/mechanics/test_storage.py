@@ -107,16 +107,19 @@ def test_metrics_that_are_cut_short(finished, tmp_path, monkeypatch):
 
 
 def test_packing_a_shard(disk, tmp_path):
-    root, out = write_folder(tmp_path / "clips", size=32, subjects=3, frames=12), disk.root / "packed"
-    words = ["data", "pack", "folder", "--root", str(root), "--out", str(out)]
-    code, said = shut_and(disk, 100 * 4096, lambda: main(words))
-    assert_told(said, code, "frames.u8.part")
-    assert not (out / "index.json").exists()
-    done = len((out / "progress.jsonl").read_text().splitlines()) - 1
+    """Shards that were finished before the disk was full are kept; the rest is written by the same command again."""
+    root, out = write_folder(tmp_path / "clips", size=64, subjects=3, frames=40), disk.root / "packed"
+    words = ["data", "pack", "folder", "--root", str(root), "--out", str(out), "--shard-mb", "1"]
+    code, said = shut_and(disk, 3 << 20, lambda: main(words))
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("shard-*.u8")}
+    assert_told(said, code, f"shard-{len(kept):05d}.u8")
+    assert not (out / "index.json").exists() and not list(out.glob(".*"))
     assert main(words) == 0
     packed = PackedClips(out)
     assert len(packed.index.records) == 15 and packed.verify() == []
-    assert sorted(p.name for p in out.iterdir()) == ["frames.u8", "index.json"] and done >= 0
+    shards = sorted(path.name for path in out.iterdir())
+    assert shards == ["index.json", *(f"shard-{n:05d}.u8" for n in range(8))]
+    assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in kept.items())
     before = state(out)
     assert main(words) == 0 and state(out) == before
 

@@ -14,7 +14,9 @@ from vgen.video.image import read_picture
 from vgen.video.io import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
+    Examination,
     UnreadableVideo,
+    VideoInfo,
     examine,
     list_frames,
     natural_key,
@@ -53,7 +55,12 @@ def find_videos(root: Path) -> tuple[list[str], Counter[str]]:
 
 
 def check_videos(
-    root: Path, paths: Sequence[str], min_frames: int = 1, progress: Callable[[int, int], None] | None = None
+    root: Path,
+    paths: Sequence[str],
+    min_frames: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+    look: Callable[[Path], VideoInfo] = probe,
+    examine: Callable[[Path], Examination] = examine,
 ) -> list[Finding]:
     """Decodes every video completely.
 
@@ -62,6 +69,8 @@ def check_videos(
         paths: Video files and frame folders.
         min_frames: Clips with fewer frames are named as short.
         progress: Called with (files done, files in all).
+        look: Finds out length and size of a file without decoding it.
+        examine: Decodes a file completely.
 
     Returns:
         What was found, in the order of `paths`: unreadable, damaged (the decoder hides errors or stops before the
@@ -72,18 +81,25 @@ def check_videos(
     findings: list[Finding] = []
     seen: dict[str, str] = {}
     for number, path in enumerate(paths, start=1):
-        findings += _check(root, path, min_frames, seen)
+        findings += _check(root, path, min_frames, seen, look, examine)
         if progress is not None:
             progress(number, len(paths))
     return findings
 
 
-def _check(root: Path, path: str, min_frames: int, seen: dict[str, str]) -> Iterator[Finding]:
+def _check(
+    root: Path,
+    path: str,
+    min_frames: int,
+    seen: dict[str, str],
+    look: Callable[[Path], VideoInfo],
+    examine: Callable[[Path], Examination],
+) -> Iterator[Finding]:
     if Path(path).suffix.lower() in IMAGE_SUFFIXES and not (root / path).is_dir():
         yield Finding(path, "unreadable", "named as a picture, but it is none")
         return
     try:
-        info, found = probe(root / path), examine(root / path)
+        info, found = look(root / path), examine(root / path)
         digest = _digest(root / path)
     except UnreadableVideo as error:
         inside = "" if error.path == str(root / path) else f" ({error.path})"

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from vgen.data.splits import Split
 from vgen.errors import UserError, one_line
 from vgen.files import WriteError, atomic_path, why_unreadable
-from vgen.video.io import VIDEO_SUFFIXES, UnreadableVideo, is_picture, probe
+from vgen.video.io import VIDEO_SUFFIXES, UnreadableVideo, VideoInfo, is_picture, probe
 
 CACHE_NAME = ".vgen_index.json"
 _CACHE_FORMAT = 1
@@ -116,13 +116,16 @@ def is_video(path: Path) -> bool:
     return pictures > videos or not inside or (named and not videos)
 
 
-def build_index(root: Path, wanted: Sequence[ClipRecord], expected: str) -> ClipIndex:
+def build_index(
+    root: Path, wanted: Sequence[ClipRecord], expected: str, look: Callable[[Path], VideoInfo] = probe
+) -> ClipIndex:
     """Looks up length, size and rate of every wanted clip.
 
     Args:
         root: The data set's folder.
         wanted: Clips as the layout names them; `frames` 0 means the whole file.
         expected: What the folder should look like, for the error message.
+        look: Finds out length, size and rate of a file.
 
     Raises:
         UserError: No clip can be read.
@@ -137,7 +140,7 @@ def build_index(root: Path, wanted: Sequence[ClipRecord], expected: str) -> Clip
         if record.path in unreadable:
             continue
         try:
-            facts = fresh.get(record.path) or _facts(root, record.path, cache)
+            facts = fresh.get(record.path) or _facts(root, record.path, cache, look)
         except UnreadableVideo as error:
             bad[record.path] = error.reason
             unreadable.add(record.path)
@@ -180,12 +183,14 @@ def _warn(what: str, names: Sequence[str]) -> None:
         _log.warning("%s ... and %d more; `vgen data check` names all", what, len(names) - _SHOWN)
 
 
-def _facts(root: Path, path: str, cache: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _facts(
+    root: Path, path: str, cache: dict[str, dict[str, Any]], look: Callable[[Path], VideoInfo]
+) -> dict[str, Any]:
     size, stamp = _signature(root / path)
     known = cache.get(path)
     if known is not None and known.get("size") == size and known.get("stamp") == stamp:
         return known
-    return {**asdict(probe(root / path)), "size": size, "stamp": stamp}
+    return {**asdict(look(root / path)), "size": size, "stamp": stamp}
 
 
 def _signature(path: Path) -> tuple[int, int]:

@@ -13,11 +13,17 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-FrameSampling = Literal["uniform", "random", "very_random", "pair", "window", "first"]
-ShortClips = Literal["repeat_last", "loop", "drop"]
+FrameSampling = Literal[
+    "uniform", "uniform_floor", "random", "very_random", "pair", "window", "first", "sparse",
+    "all_windows", "chunks", "interleaved",
+]  # fmt: skip
+ShortClips = Literal["repeat_last", "loop", "slow", "zero_first_half", "drop"]
 Indices = NDArray[np.int64]
+CONTIGUOUS = ("window", "first", "all_windows", "chunks", "interleaved")  # samplings that `stride` acts on
+EXPANDING = ("all_windows", "chunks", "interleaved")  # samplings under which one clip of the set becomes several
+_SPARSE_SPANS = (2, 4, 8, 16, 32)
 
 
 def frame_indices(
@@ -27,26 +33,35 @@ def frame_indices(
     rng: np.random.Generator,
     stride: int = 1,
     short: ShortClips = "repeat_last",
+    window: int = 0,
 ) -> Indices:
     """Chooses the frames of one clip.
 
     Args:
-        sampling: `uniform`: evenly spaced from first to last frame. `random`: the same, inner frames moved by less
-            than one step either way, then sorted. `very_random`: drawn with replacement, sorted, the first forced to
-            frame 0. These three are LFDM's rules for 40-frame clips. `pair`: drawn with replacement and sorted, as
-            LFAE takes source and driving frame (source not later). `window`: contiguous (every `stride`-th frame)
-            from a random start. `first`: contiguous from frame 0.
+        sampling: `uniform`: evenly spaced from first to last frame. `uniform_floor`: frame int(i N / T) (VIDM).
+            `random`: as `uniform`, inner frames moved by less than one step either way, then sorted. `very_random`:
+            drawn with replacement, sorted, the first forced to frame 0. `uniform`, `random` and `very_random` are
+            LFDM's rules for 40-frame clips. `pair`: drawn with replacement and sorted, as LFAE takes source and
+            driving frame (source not later). `window`: contiguous (every `stride`-th frame) from a random start.
+            `first`: contiguous from frame 0. `sparse`: first and last frame 2, 4, 8, 16 or 32 frames apart, at a
+            random place, the others anywhere between them (StyleGAN-V). The rest make several clips of one, which
+            `window` counts: `all_windows`: one from every start. `chunks`: one after the other without overlap, the
+            rest is left out. `interleaved`: chunks of `stride` times T frames, each dealt out to `stride` clips of
+            every `stride`-th frame (DIGAN on TaiChi-HD).
         total: Frames N that the clip has.
         frames: Frames T wanted.
         rng: Random numbers of this clip.
-        stride: Step between frames of `window` and `first`.
-        short: What fills up a clip of fewer than T frames: the last frame again and again, or the clip from its start.
-            (`drop` leaves such clips out of the index; here it acts like `repeat_last`.)
+        stride: Step between frames of contiguous samplings.
+        short: What fills up a clip with too few frames: the last frame again and again, the clip from its start, the
+            clip slowed down, or black before it (only for at least half the frames; PVDM's long clips). `drop` leaves
+            such clips out of the set (`needed_frames` says which); here it acts like `repeat_last`.
+        window: Which of the clips that `clip_windows` counts.
 
     Returns:
-        (T,) frame numbers in [0, N-1].
+        (T,) frame numbers in [0, N-1]; -1 stands for a black frame.
 
-    Source: LFDM (Ni et al. 2023), released data loaders.
+    Source: LFDM (Ni et al. 2023), DIGAN (Yu et al. 2022), PVDM (Yu et al. 2023), StyleGAN-V (Skorokhodov et al. 2022),
+        VIDM (Mei and Patel 2023): released data loaders.
     """
     if total < 1 or frames < 1:
         raise ValueError(f"need at least one frame, got total={total}, frames={frames}")
@@ -56,10 +71,24 @@ def frame_indices(
         chosen = np.sort(rng.integers(0, total, frames))
         chosen[0] = 0
         return chosen
-    if sampling in ("window", "first"):
+    if sampling == "sparse":
+        return _sparse(total, frames, rng)
+    if sampling in CONTIGUOUS:
         span = (frames - 1) * stride + 1
-        start = int(rng.integers(0, total - span + 1)) if sampling == "window" and total > span else 0
+        start = 0
+        if total < span and short == "zero_first_half":
+            return _second_half(total, frames, stride, rng)
+        if sampling == "window" and total > span:
+            start = int(rng.integers(0, total - span + 1))
+        elif sampling == "all_windows":
+            start = window
+        elif sampling == "chunks":
+            start = window * frames * stride
+        elif sampling == "interleaved":
+            start = (window // stride) * frames * stride + window % stride
         return _fill(start + stride * np.arange(frames), total, short)
+    if sampling == "uniform_floor" and total >= frames:
+        return np.arange(frames) * total // frames
     if total < frames:
         return _fill(np.arange(frames), total, short)
     chosen = np.linspace(0, total - 1, frames).astype(np.int64)
@@ -71,8 +100,54 @@ def frame_indices(
     return chosen
 
 
+def clip_windows(sampling: FrameSampling, total: int, frames: int, stride: int = 1) -> int:
+    """How many clips of T frames one clip of N frames makes; at least one, which may have to be filled up."""
+    if sampling == "all_windows":
+        return max(1, total - (frames - 1) * stride)
+    if sampling == "chunks":
+        return max(1, (total + stride - 1) // (frames * stride))
+    if sampling == "interleaved":
+        return max(1, total // (frames * stride) * stride)
+    return 1
+
+
+def needed_frames(sampling: FrameSampling, frames: int, stride: int = 1, short: ShortClips = "drop") -> int:
+    """Frames that a clip must have for being used; 1 where whatever there is gets filled up."""
+    if short == "zero_first_half":
+        frames = (frames + 1) // 2
+    elif short != "drop":
+        return 1
+    if sampling == "interleaved":
+        return frames * stride
+    if sampling == "sparse":
+        return max(frames, _SPARSE_SPANS[0] + 1)
+    return (frames - 1) * stride + 1 if sampling in CONTIGUOUS else frames
+
+
+def _sparse(total: int, frames: int, rng: np.random.Generator) -> Indices:
+    if total < frames:
+        return _fill(np.arange(frames), total, "repeat_last")
+    if frames == 1:
+        return rng.integers(0, total, 1)
+    span = int(rng.choice([s for s in _SPARSE_SPANS if frames - 1 <= s < total] or [frames - 1]))
+    inner = rng.choice(np.arange(1, span), frames - 2, replace=False)
+    return int(rng.integers(0, total - span)) + np.sort([0, *(int(i) for i in inner), span])
+
+
+def _second_half(total: int, frames: int, stride: int, rng: np.random.Generator) -> Indices:
+    """Black frames, then a window of half the length from a random start."""
+    seen = frames - frames // 2
+    start = int(rng.integers(0, max(1, total - (seen - 1) * stride)))
+    later = np.minimum(start + stride * np.arange(seen), total - 1)
+    return np.concatenate([np.full(frames - seen, -1, np.int64), later])
+
+
 def _fill(indices: Indices, total: int, short: ShortClips) -> Indices:
-    return indices % total if short == "loop" else np.minimum(indices, total - 1)
+    if short == "loop":
+        return indices % total
+    if short == "slow" and indices[-1] >= total:
+        return np.arange(len(indices)) * total // len(indices)
+    return np.minimum(indices, total - 1)
 
 
 def clip_rng(seed: int, epoch: int, position: int) -> np.random.Generator:
@@ -118,13 +193,60 @@ class ResumableSampler(Sampler[ClipRequest]):
         return whole if self.shuffle and whole else -(-total // self.world_size)
 
     def __iter__(self) -> Iterator[ClipRequest]:
-        total = self.clips * self.repeats
-        # A position that no clip has keeps this stream apart from the clips' own.
-        order = np.random.default_rng((self.seed, self.epoch, 1 << 40)).permutation(total) if self.shuffle else None
-        order = np.arange(total) if order is None else order
-        order = np.resize(order, len(self) * self.world_size)
-        for position in order[self.rank :: self.world_size][self.skip :]:
+        order = np.resize(self.order(), len(self) * self.world_size)
+        for position in self.share(order)[self.skip :]:
             yield ClipRequest(self.epoch, int(position))
+
+    def order(self) -> Indices:
+        """All positions of the epoch, in the order of all ranks together."""
+        total = self.clips * self.repeats
+        return self.rng().permutation(total) if self.shuffle else np.arange(total)
+
+    def share(self, order: Indices) -> Indices:
+        """The positions of this rank: every so many, so that the global batch does not depend on the ranks."""
+        return order[self.rank :: self.world_size]
+
+    def rng(self) -> np.random.Generator:
+        """The random numbers of the epoch's order: a position that no clip has keeps them apart from the clips' own."""
+        return np.random.default_rng((self.seed, self.epoch, 1 << 40))
+
+
+class ShardSampler(ResumableSampler):
+    """An order that reads shards one after the other: for disks and networks that are slow at jumping about.
+
+    In every epoch the shards are shuffled, and the clips of `mix` neighbours in that order are shuffled among each
+    other. Each rank takes one contiguous part of the result, so that it reads few shards that others read, too (batches
+    do depend on the number of ranks, other than with `ResumableSampler`). Every position comes up once in an epoch.
+
+    Args:
+        shards: (N,) the shard of every clip, in ascending order.
+        repeats: Passes over the data set that make one epoch.
+        seed: Decides the permutations.
+        rank: Which part to take.
+        world_size: Number of parts; an uneven rest is left out.
+        mix: How many shards are shuffled together.
+    """
+
+    def __init__(
+        self, shards: Indices, repeats: int = 1, seed: int = 0, rank: int = 0, world_size: int = 1, mix: int = 4
+    ) -> None:
+        super().__init__(len(shards), repeats, True, seed, rank, world_size)
+        self.shards, self.mix = shards, mix
+
+    def order(self) -> Indices:
+        """See `ResumableSampler`."""
+        rng, parts = self.rng(), []
+        by_shard = [np.flatnonzero(self.shards == shard) for shard in np.unique(self.shards)]
+        for repeat in range(self.repeats):
+            turn = rng.permutation(len(by_shard))
+            for first in range(0, len(turn), self.mix):
+                together = np.concatenate([by_shard[shard] for shard in turn[first : first + self.mix]])
+                parts.append(rng.permutation(together) + repeat * self.clips)
+        return np.concatenate(parts)
+
+    def share(self, order: Indices) -> Indices:
+        """One contiguous part."""
+        return order[self.rank * len(self) : (self.rank + 1) * len(self)]
 
 
 class ResumableDataLoader(DataLoader[Any]):
@@ -214,7 +336,8 @@ def collate(items: list[Any]) -> Any:
         if key == "_unreadable":
             batch[key] = [name for names in values for name in names]
         elif isinstance(values[0], torch.Tensor):
-            batch[key] = torch.stack(values)
+            # In a worker this stacks straight into shared memory; of packed clips it is the only copy that is made.
+            batch[key] = default_collate(values)
         elif isinstance(values[0], int):
             batch[key] = torch.tensor(values, dtype=torch.int64)
         elif isinstance(values[0], float):

@@ -1,9 +1,11 @@
 """Who is in which set: the published subject splits and class names (facts of the data sets, no code).
 
-Sources: the LFDM release (Ni et al., CVPR 2023) for the subject splits of MUG, UTD-MHAD and NATOPS, and the data sets'
-own documentation for class names and layouts.
+Sources: the LFDM release (Ni et al., CVPR 2023) for the subject splits of MUG, UTD-MHAD and NATOPS, SVG (Denton and
+Fergus 2018) for one of KTH, DIGAN (Yu et al. 2022) for the food classes of Kinetics, and the data sets' own
+documentation for class names and layouts.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 Split = Literal["train", "val", "test"]
@@ -79,3 +81,17 @@ NATOPS_CLASSES = (
 NATOPS_TRAIN = ("3", "4", "8", "9", "12", "13", "15", "17", "19", "20")
 # Subject 1 is in neither list: the release leaves it out.
 NATOPS_TEST = ("2", "5", "6", "7", "10", "11", "14", "16", "18")
+
+KTH_CLASSES = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
+KTH_SVG: Mapping[Split, tuple[int, ...]] = {"train": tuple(range(1, 21)), "test": tuple(range(21, 26))}
+KTH_OFFICIAL: Mapping[Split, tuple[int, ...]] = {
+    "train": (11, 12, 13, 14, 15, 16, 17, 18),
+    "val": (19, 20, 21, 23, 24, 25, 1, 4),
+    "test": (22, 2, 3, 5, 6, 7, 8, 9, 10),
+}
+
+# A class of Kinetics belongs to "food" when its name holds one of these (Weissenborn et al. 2020; DIGAN).
+KINETICS_FOOD = (
+    "baking", "barbequing", "breading", "cooking", "cutting", "pancake", "vegetables", "meat", "cake", "sandwich",
+    "pizza", "sushi", "tea", "peeling", "fruit", "eggs", "salad",
+)  # fmt: skip

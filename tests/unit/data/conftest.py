@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tests.tiny_data import TINY
 from vgen.data.fake import write_folder, write_mhad, write_mug, write_natops
 
 
@@ -32,3 +33,16 @@ def folder_root(tmp_path_factory):
 def own_mug(mug_root, tmp_path):
     """A copy that a test may damage."""
     return shutil.copytree(mug_root, tmp_path / "mug")
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory):
+    """The tiny fake set of a DataModule, written when it is first asked for."""
+    written = {}
+
+    def root_of(name):
+        if name not in written:
+            written[name] = TINY[name](tmp_path_factory.mktemp(name))
+        return written[name]
+
+    return root_of

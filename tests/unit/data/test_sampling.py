@@ -5,7 +5,15 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from vgen.data.sampling import ClipRequest, ResumableDataLoader, ResumableSampler, clip_rng, frame_indices
+from vgen.data.sampling import (
+    ClipRequest,
+    ResumableDataLoader,
+    ResumableSampler,
+    clip_rng,
+    clip_windows,
+    frame_indices,
+    needed_frames,
+)
 
 
 def draw(sampling, total, frames, seed=0, **options):
@@ -58,6 +66,53 @@ def test_windows_are_contiguous():
 def test_short_clips_repeat_the_last_frame_or_start_again(sampling):
     assert draw(sampling, 3, 5) == [0, 1, 2, 2, 2]
     assert draw(sampling, 3, 5, short="loop") == [0, 1, 2, 0, 1]
+
+
+def test_floored_indices_are_vidms():
+    assert draw("uniform_floor", 10, 4) == [0, 2, 5, 7]
+
+
+def test_sparse_frames_are_stylegan_vs():
+    spans = set()
+    for seed in range(300):
+        chosen = draw("sparse", 20, 3, seed)
+        assert chosen == sorted(set(chosen)) and 0 <= chosen[0] and chosen[-1] < 20
+        spans.add(chosen[-1] - chosen[0])
+    assert spans == {2, 4, 8, 16}  # 32 does not fit
+    assert draw("sparse", 40, 1)[0] < 40 and len(draw("sparse", 40, 2)) == 2
+    assert draw("sparse", 2, 3) == [0, 1, 1]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_all_windows_and_chunks(stride):
+    span = 3 * stride + 1
+    starts = [
+        draw("all_windows", 13, 4, window=w, stride=stride)[0]
+        for w in range(clip_windows("all_windows", 13, 4, stride))
+    ]
+    assert starts == list(range(13 - span + 1))
+    count = clip_windows("chunks", 13, 4, stride)
+    chunks = [draw("chunks", 13, 4, window=w, stride=stride) for w in range(count)]
+    assert [c[0] for c in chunks] == [4 * stride * w for w in range(count)]
+    assert max(chunks[-1]) < 13 <= chunks[-1][0] + 4 * stride + span - 1  # and no further one would fit
+    assert clip_windows("window", 13, 4, stride) == 1
+
+
+def test_interleaved_chunks_use_every_frame_once():
+    windows = [draw("interleaved", 70, 4, window=w, stride=4) for w in range(clip_windows("interleaved", 70, 4, 4))]
+    assert len(windows) == 16 and all(np.diff(w).tolist() == [4, 4, 4] for w in windows)
+    assert sorted(i for w in windows for i in w) == list(range(64))
+
+
+def test_what_becomes_of_short_clips():
+    assert draw("first", 3, 6, short="slow") == [0, 0, 1, 1, 2, 2]
+    assert draw("window", 8, 6, short="slow")[0] in (0, 1, 2)
+    seen = {tuple(draw("window", 4, 6, seed, short="zero_first_half")) for seed in range(50)}
+    assert seen == {(-1, -1, -1, 0, 1, 2), (-1, -1, -1, 1, 2, 3)}
+    assert draw("all_windows", 3, 4, window=0) == [0, 1, 2, 2]
+    needed = {"window": 7, "first": 7, "chunks": 7, "all_windows": 7, "interleaved": 8, "uniform": 4, "sparse": 4}
+    assert {s: needed_frames(s, 4, 2) for s in needed} == needed
+    assert needed_frames("window", 4, 2, "loop") == 1 and needed_frames("window", 32, 1, "zero_first_half") == 16
 
 
 class Requests(Dataset):

@@ -5,11 +5,16 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args
 
-from vgen.errors import UserError
+from vgen.errors import UserError, did_you_mean
 
-_FAKE = ("mug", "mhad", "natops", "folder")
-_SETS = ("mug", "mhad", "natops", "folder")
+# The keys of vgen.data.datamodules.DATA_SETS and vgen.data.fake.WRITERS, which load slowly.
+SETS = (
+    "bair", "cityscapes", "clevrer", "faceforensics", "folder", "kinetics600", "kth", "mhad", "moving_digits",
+    "moving_mnist", "mug", "natops", "skytimelapse", "taichi", "ucf101",
+)  # fmt: skip
+FAKE = tuple(name for name in SETS if name != "moving_digits")  # that one has no files
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,28 +22,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
     fake = commands.add_parser("make-fake", help="write a tiny drawn set in the layout and codec of a real one")
-    fake.add_argument("dataset", choices=_FAKE, help="whose layout")
+    fake.add_argument("dataset", choices=FAKE, help="whose layout")
     fake.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
-    fake.add_argument("--size", type=int, metavar="PX", help="height of the pictures (default: 64; 96 mhad, 60 natops)")
-    fake.add_argument("--subjects", type=int, metavar="N", help="persons in all, some of each official set")
-    fake.add_argument("--takes", type=int, metavar="N", help="clips of each person and class")
+    fake.add_argument("--size", type=int, metavar="PX", help="height of the pictures (default: the set's own)")
+    fake.add_argument("--subjects", type=int, metavar="N", help="persons or scenes, some of each official set")
+    fake.add_argument("--takes", type=int, metavar="N", help="clips of each person and class, or of each scene")
     fake.add_argument(
         "--metadata", action="store_true", help="folder: one folder and a metadata.csv instead of classes"
     )
+    fake.add_argument("--captions", action="store_true", help="folder: a text file with a caption beside every clip")
     fake.add_argument("--seed", type=int, default=0, help="decides every picture (default: 0)")
     fake.add_argument("--processes", type=int, default=1, metavar="N", help="mug: drawing processes (default: 1)")
 
     check = commands.add_parser("check", help="name damaged, short, lying, odd-sized and doubled files; exit code 1")
     check.add_argument("root", type=Path, help="folder of video files and frame folders")
-    check.add_argument("--dataset", choices=_SETS, help="only the clips that this DataModule would read")
+    check.add_argument("--dataset", choices=SETS, help="only the clips that this DataModule would read")
+    check.add_argument("--variant", help="variant of the set, where it has some (default: its first)")
     check.add_argument("--min-frames", type=int, default=2, metavar="N", help="shorter clips are named (default: 2)")
 
     pack = commands.add_parser("pack", help="decode a set once into one file that is mapped into memory")
-    pack.add_argument("dataset", choices=_SETS, help="its DataModule")
-    pack.add_argument("--root", required=True, type=Path, metavar="DIR", help="folder of the set")
+    pack.add_argument("dataset", choices=SETS, help="its DataModule")
+    pack.add_argument("--root", type=Path, default=Path(), metavar="DIR", help="folder of the set, where it has one")
     pack.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to make")
+    pack.add_argument("--variant", help="variant of the set, where it has some (default: its first)")
     pack.add_argument("--size", default="native", metavar="PX|native", help="side in pixels (default: native)")
-    pack.add_argument("--resize", choices=("letterbox", "crop", "stretch"), help="how (default: as the DataModule)")
+    pack.add_argument("--preset", help="whose preparation: the preset that recipes will name")
+    pack.add_argument("--resize", help="how frames get their size (default: as the preset or the DataModule)")
+    pack.add_argument("--filter", help="with which filter (default: the same)")
+    pack.add_argument("--processes", type=int, default=1, metavar="N", help="shards at the same time (default: 1)")
+    pack.add_argument("--shard-mb", type=int, default=256, metavar="MB", help="size of a shard (default: 256)")
 
     motions = commands.add_parser("make-motions", help="cut a labelled set of camera motions from own videos")
     motions.add_argument("--videos", nargs="+", required=True, type=Path, metavar="FILE", help="source videos")
@@ -74,25 +86,12 @@ def make_fake(args: argparse.Namespace) -> int:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"must be at least 1, got {value}", where=f"--{name}")
-    if args.dataset == "mug":
-        people = args.subjects or 32
-        fake.write_mug(
-            args.out,
-            size=args.size or 64,
-            train_subjects=people - people // 4,
-            test_subjects=people // 4,
-            takes=args.takes or 2,
-            seed=args.seed,
-            processes=args.processes,
-        )
-    elif args.dataset == "mhad":
-        fake.write_mhad(args.out, args.size or 96, args.subjects or 4, trials=args.takes or 1, seed=args.seed)
-    elif args.dataset == "natops":
-        fake.write_natops(args.out, args.size or 60, args.subjects or 4, repetitions=args.takes or 2, seed=args.seed)
-    else:
-        fake.write_folder(
-            args.out, args.size or 64, args.subjects or 6, args.takes or 1, metadata=args.metadata, seed=args.seed
-        )
+    given = {name: getattr(args, name) for name in ("size", "subjects", "takes") if getattr(args, name) is not None}
+    own = {"folder": ("metadata", "captions"), "mug": ("processes",)}.get(args.dataset, ())
+    given.update({name: getattr(args, name) for name in own})
+    if "size" in given and args.dataset in ("bair", "moving_mnist"):
+        raise UserError(f"pictures of {args.dataset} have one fixed size", where="--size")
+    fake.WRITERS[args.dataset](args.out, seed=args.seed, **given)
     files = [p for p in args.out.rglob("*") if p.is_file()]
     print(f"wrote {len(files)} files, {sum(p.stat().st_size for p in files) / 1e6:.1f} MB, to {args.out}")
     return 0
@@ -103,14 +102,18 @@ def check(args: argparse.Namespace) -> int:
     from vgen.data.check import check_videos, find_videos
 
     others: Counter[str] = Counter()
+    tools: dict[str, Any] = {}
     if args.dataset:
-        module = _module(args.dataset, args.root)
-        paths = list(dict.fromkeys(record.path for record in module.find_clips()))
+        module = _module(args.dataset, args.root, args.variant)
+        paths, tools = module.files(), {"look": module.look, "examine": module.examine}
+        if not paths:
+            print(f"{len(module.find_clips())} clips, drawn while reading: there are no files to check")
+            return 0
     else:
         paths, others = find_videos(args.root)
     if not paths:
         raise UserError("no video file or frame folder", where=str(args.root))
-    findings = check_videos(args.root, paths, args.min_frames, _progress("checked"))
+    findings = check_videos(args.root, paths, args.min_frames, _progress("checked"), **tools)
     for finding in findings:
         print(finding)
     if others:
@@ -126,24 +129,34 @@ def check(args: argparse.Namespace) -> int:
 
 def pack(args: argparse.Namespace) -> int:
     """Packs a set."""
-    from vgen.data.dataset import FileReader
     from vgen.data.packing import pack as pack_clips
+    from vgen.data.transforms import Filter, Resize
 
+    for name, known in (("resize", get_args(Resize)), ("filter", get_args(Filter))):
+        if (word := getattr(args, name)) is not None and word not in known:
+            raise UserError(f"{word!r} is none of {', '.join(known)}", f"--{name}", did_you_mean(word, known))
+    for name in ("processes", "shard_mb"):
+        if getattr(args, name) < 1:
+            raise UserError(f"must be at least 1, got {getattr(args, name)}", f"--{name.replace('_', '-')}")
     if args.size != "native" and not (args.size.isdigit() and int(args.size) > 0):
         raise UserError(f"{args.size!r} is neither a number of pixels nor 'native'", where="--size")
-    module = _module(args.dataset, args.root)
+    module = _module(args.dataset, args.root, args.variant, preset=args.preset, resize=args.resize, filter=args.filter)
     packed = pack_clips(
         module.index,
-        FileReader(module.root),
+        module.reader(),
         args.out,
         module.clip_spec.class_names,
         module.clip_spec.fps,
         side=None if args.size == "native" else int(args.size),
-        resize_mode=args.resize or module.resize,
+        resize_mode=module.resize,
         crop=module.crop,
         progress=_progress("packed"),
+        filter=module.filter,
+        processes=args.processes,
+        shard_bytes=args.shard_mb << 20,
+        variant=module.variant,
     )
-    size = (args.out / "frames.u8").stat().st_size / 1e6
+    size = sum(shard.stat().st_size for shard in args.out.glob("shard-*.u8")) / 1e6
     print(f"{len(packed.index.records)} clips, {size:.1f} MB, in {args.out}; use it as data.init_args.packed")
     if packed.index.bad:
         print(f"{len(packed.index.bad)} clips cannot be read and were left out; `vgen data check` names them")
@@ -160,13 +173,14 @@ def make_motions(args: argparse.Namespace) -> int:
     return 0
 
 
-def _module(dataset: str, root: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202 (its module loads slowly)
-    from vgen.data import datamodules
+def _module(dataset: str, root: Path, variant: str | None, **more: Any):  # type: ignore[no-untyped-def]  # noqa: ANN202 (its module loads slowly)
+    from vgen.data.datamodules import DATA_SETS
 
-    classes = {"mug": datamodules.MUG, "mhad": datamodules.MHAD, "natops": datamodules.NATOPS}
     if not root.is_dir():
         raise UserError("no such folder", where=str(root))
-    return classes.get(dataset, datamodules.Folder)(str(root), size=64, frames=1)
+    # Training clips of Moving MNIST are other ones in every epoch, unless it is told to stay with the first.
+    more = {**more, "fresh": False} if dataset == "moving_mnist" else more
+    return DATA_SETS[dataset](root=str(root), size=64, frames=1, variant=variant, **more)
 
 
 def _progress(word: str) -> Callable[[int, int], None]:

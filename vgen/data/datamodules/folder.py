@@ -4,6 +4,7 @@ import csv
 import hashlib
 import logging
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,12 @@ from typing import ClassVar, Literal, cast, get_args
 
 from vgen.data.clips import ClipRecord, is_video
 from vgen.data.datamodules.base import VideoDataModule
+from vgen.data.presets import DIGAN, LATTE, PVDM, STYLEGAN_V, TATS_FRAMES, VIDEOGPT, VIDM_FILES, Preset, TrainOn
 from vgen.data.sampling import FrameSampling, ShortClips
 from vgen.data.splits import Split
-from vgen.data.transforms import Augmentation, Resize
+from vgen.data.transforms import Augmentation, Filter, Resize
 from vgen.errors import UserError, did_you_mean, one_line
+from vgen.video.decoding import Decoder
 from vgen.video.io import UnreadableVideo, natural_key, probe
 
 _log = logging.getLogger(__name__)
@@ -25,7 +28,10 @@ class Folder(VideoDataModule):
 
     * `<class>/<clip>`, a clip being a video file or a folder of pictures (clips directly in the root: no classes);
     * `{train,val,test}/<class>/<clip>`;
-    * a table `metadata.csv` with columns `path,label` and, if wanted, `subject,caption,split`.
+    * a table `metadata.csv` with columns `path` and `label` or `caption` (or both) and, if wanted, `subject,split`.
+
+    Captions stand in the table, or each in a text file beside its clip: `<clip>.txt` for `<clip>.mp4` or for the folder
+    `<clip>`. Clips need no class where there are captions.
 
     Where nothing says which set a clip belongs to, whole groups are dealt out at random (but always the same way).
     Arguments: `VideoDataModule`, and:
@@ -37,33 +43,51 @@ class Folder(VideoDataModule):
         test_fraction: Share of the groups that becomes the test set where nothing else says so.
     """
 
-    own_resize: ClassVar[Resize] = "crop"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        **VideoDataModule.presets,
+        "digan": DIGAN,
+        "latte": LATTE,
+        "pvdm": PVDM,
+        "stylegan_v": STYLEGAN_V,
+        "tats": VIDEOGPT,
+        "tats_frames": TATS_FRAMES,
+        "videogpt": VIDEOGPT,
+        "vidm": VIDM_FILES,
+    }
     expected: ClassVar[str] = (
-        "<class>/<clip.mp4 or folder of pictures>, {train,val,test}/<class>/<clip>, or metadata.csv with path,label"
+        "<class>/<clip.mp4 or folder of pictures>, {train,val,test}/<class>/<clip>, or metadata.csv with path and "
+        "label or caption"
     )
 
     def __init__(
         self,
         root: str,
-        size: int,
+        size: int | tuple[int, int],
         frames: int,
-        sampling: FrameSampling = "window",
+        sampling: FrameSampling | None = None,
         batch_size: int = 8,
         num_workers: int = 0,
         repeats: int = 1,
         fps: float | None = None,
-        augmentation: Augmentation = "none",
+        augmentation: Augmentation | None = None,
         augment_at: Literal["published", "resized"] = "published",
         resize: Resize | None = None,
-        stride: int = 1,
-        short_clips: ShortClips = "repeat_last",
+        stride: int | None = None,
+        short_clips: ShortClips | None = None,
         eval_frames: int | None = None,
-        eval_sampling: FrameSampling = "first",
+        eval_sampling: FrameSampling | None = None,
         eval_batch_size: int | None = None,
         val_clips: int | None = None,
         seed: int = 0,
         packed: str | None = None,
         pin_memory: bool = False,
+        preset: str | None = None,
+        variant: str | None = None,
+        train_on: TrainOn | None = None,
+        filter: Filter | None = None,
+        channels: Literal[1, 3] = 3,
+        decoder: Decoder = "auto",
+        read_order: Literal["random", "shards"] = "random",
         metadata: str | None = None,
         group_key: str | None = None,
         test_fraction: float = 0.2,
@@ -71,6 +95,7 @@ class Folder(VideoDataModule):
         super().__init__(
             root, size, frames, sampling, batch_size, num_workers, repeats, fps, augmentation, augment_at, resize,
             stride, short_clips, eval_frames, eval_sampling, eval_batch_size, val_clips, seed, packed, pin_memory,
+            preset, variant, train_on, filter, channels, decoder, read_order,
         )  # fmt: skip
         self.metadata, self.test_fraction = metadata, test_fraction
         try:
@@ -86,6 +111,11 @@ class Folder(VideoDataModule):
     def find_clips(self) -> list[ClipRecord]:
         """See `VideoDataModule`."""
         return self._found[0]
+
+    @property
+    def captioned(self) -> bool:
+        """See `VideoDataModule`."""
+        return any(record.text for record in self.find_clips())
 
     def _show_fps(self) -> float:
         if self._fps is None and self._pack is None:
@@ -104,12 +134,12 @@ class Folder(VideoDataModule):
         else:
             rows = self._scan()
         if not rows:
-            raise UserError(f"no clips: Folder expects {self.expected}", where=str(self.root))
-        names = tuple(sorted({row["label"] for row in rows if row["label"]}, key=natural_key))
+            raise self._no_data()
+        names = tuple(sorted({row["label"] for row in rows if row.get("label")}, key=natural_key))
         records = []
         for row in rows:
             subject = row.get("subject") or self._group(row["path"])
-            label = names.index(row["label"]) if row["label"] else None
+            label = names.index(row["label"]) if row.get("label") else None
             split = cast(Split, row.get("split") or "train")
             records.append(ClipRecord(row["path"], label, subject, split, row.get("caption") or ""))
         if not any(row.get("split") for row in rows):
@@ -136,10 +166,16 @@ class Folder(VideoDataModule):
                 for clip in (c for c, label in clips if not label):
                     _log.warning("left out, because it is in no class folder: %s", one_line(clip))
                 clips = [(c, label) for c, label in clips if label]
-            rows += [
-                {"path": c.relative_to(self.root).as_posix(), "label": label, "split": split} for c, label in clips
-            ]
+            for clip, label in clips:
+                path = clip.relative_to(self.root).as_posix()
+                rows.append({"path": path, "label": label, "split": split, "caption": _sidecar(clip)})
         return rows
+
+
+def _sidecar(clip: Path) -> str:
+    """The caption in the text file beside a clip; empty where there is none."""
+    beside = clip.with_name(f"{clip.name}.txt") if clip.is_dir() else clip.with_suffix(".txt")
+    return " ".join(beside.read_text(encoding="utf-8", errors="replace").split()) if beside.is_file() else ""
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:
@@ -152,9 +188,9 @@ def _read_table(path: Path) -> list[dict[str, str]]:
     except (OSError, UnicodeError, csv.Error) as error:
         raise UserError(f"the table of clips cannot be read: {error}", str(path), "it must be CSV in UTF-8") from error
     known = ("path", "label", "subject", "caption", "split")
-    for needed in ("path", "label"):
-        if needed not in columns:
-            raise UserError(f"the table has no column {needed!r}, only {columns}", where=str(path))
+    for needed in (("path",), ("label", "caption")):
+        if not set(needed) & set(columns):
+            raise UserError(f"the table has no column {' or '.join(map(repr, needed))}, only {columns}", str(path))
     for column in columns:
         if column not in known and (hint := did_you_mean(column, known)) and column.lower().strip() in known:
             raise UserError(f"unknown column {column!r}", where=str(path), hint=hint)

@@ -1,14 +1,17 @@
 """NATOPS aircraft handling signals (Song et al. 2011) with LFDM's crop and split of subjects."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from vgen.data.clips import ClipRecord
 from vgen.data.datamodules.base import VideoDataModule
+from vgen.data.presets import LFDM, LFDM_PAIRS, Preset
+from vgen.data.sampling import FrameSampling
 from vgen.data.splits import NATOPS_CLASSES, NATOPS_TEST, NATOPS_TRAIN, Split
-from vgen.data.transforms import Crop
-from vgen.errors import UserError
+from vgen.data.transforms import Crop, Resize
 
 _HEADER = re.compile(r"\s*\d+\s*,\s*\d+\s*,\s*\d+\s*$")
 _TAKE = re.compile(r"\s*\d+\s*:\s*(\d+)\s*,\s*(\d+)\s*$")
@@ -26,13 +29,22 @@ class NATOPS(VideoDataModule):
     own_fps: ClassVar[float] = 20.0
     crop: ClassVar[Crop | None] = Crop(10, 239, 30, 290, height=240, width=320)
     expected: ClassVar[str] = "gesture<01-24>/g<XX>s<YY>.avi and segmentation.txt"
+    how_to_get: ClassVar[str | None] = "download_natops.sh of https://github.com/yalesong/natops; terms as stated there"
+    own_resize: ClassVar[Resize] = "letterbox"
+    own_sampling: ClassVar[FrameSampling] = "random"
+    own_eval_sampling: ClassVar[FrameSampling] = "uniform"
+    presets: ClassVar[Mapping[str, Preset]] = {
+        **VideoDataModule.presets,
+        "lfdm": replace(LFDM, sampling="random"),
+        "lfdm_pairs": LFDM_PAIRS,
+    }
 
     def find_clips(self) -> list[ClipRecord]:
         """See `VideoDataModule`."""
         folder = self.root if (self.root / "segmentation.txt").is_file() else self.root / "data"
         table = folder / "segmentation.txt"
         if not table.is_file():
-            raise UserError(f"no data: NATOPS expects {self.expected}", where=str(self.root))
+            raise self._no_data()
         clips = []
         for (subject, gesture), takes in read_segmentation(table).items():
             path = folder / f"gesture{gesture:02d}" / f"g{gesture:02d}s{int(subject):02d}.avi"

@@ -8,7 +8,7 @@ import numpy as np
 
 from vgen.data.fake.figures import MHAD_ACTIONS, NATOPS_ACTIONS, Person, perform
 from vgen.data.splits import MHAD_TEST, MHAD_TRAIN, NATOPS_TEST, NATOPS_TRAIN
-from vgen.files import atomic_path
+from vgen.files import atomic_path, write_text
 from vgen.video.io import encode
 
 FOLDER_CLASSES = {"circle": 8, "clap": 3, "jog": 21, "squat": 26, "wave": 2}  # name -> row of MHAD_ACTIONS
@@ -46,8 +46,8 @@ def write_mhad(
             for trial in range(1, trials + 1):
                 rng = np.random.default_rng([seed, int(subject), action, trial])
                 count = int(rng.integers(min_frames, max_frames + 1))
-                video = perform(person, MHAD_ACTIONS[action - 1], count, _even(height * 4 / 3), height, rng)
-                _write_xvid(Path(root, "RGB", f"a{action}_s{subject}_t{trial}_color.avi"), video, 15)
+                video = perform(person, MHAD_ACTIONS[action - 1], count, even(height * 4 / 3), height, rng)
+                write_xvid(Path(root, "RGB", f"a{action}_s{subject}_t{trial}_color.avi"), video, 15)
     return Path(root)
 
 
@@ -87,11 +87,11 @@ def write_natops(
             for repetition in range(1, repetitions + 1):
                 rng = np.random.default_rng([seed, int(subject), gesture, repetition])
                 count = int(rng.integers(min_frames, max_frames + 1))
-                takes.append(perform(person, NATOPS_ACTIONS[gesture - 1], count, _even(height * 4 / 3), height, rng))
+                takes.append(perform(person, NATOPS_ACTIONS[gesture - 1], count, even(height * 4 / 3), height, rng))
                 lines.append(f"{repetition}:{first},{first + count - 1}")
                 first += count
             name = f"gesture{gesture:02d}/g{gesture:02d}s{int(subject):02d}.avi"
-            _write_xvid(Path(root, name), np.concatenate(takes), 20)
+            write_xvid(Path(root, name), np.concatenate(takes), 20)
     with atomic_path(Path(root, "segmentation.txt")) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
     return Path(root)
@@ -104,6 +104,7 @@ def write_folder(
     takes: int = 1,
     frames: int = 20,
     metadata: bool = False,
+    captions: bool = False,
     seed: int = 0,
 ) -> Path:
     """Writes a plain set of H.264 clips of five actions.
@@ -116,6 +117,7 @@ def write_folder(
         frames: Frames of each clip.
         metadata: False: `<class>/p<person>_<take>.mp4`. True: all clips in `clips/`, and `metadata.csv` with columns
             path, label, subject, caption, split (the last third of the persons is the test set).
+        captions: A text file with a caption beside every clip.
         seed: Decides everything.
 
     Returns:
@@ -130,6 +132,8 @@ def write_folder(
                 video = perform(person, MHAD_ACTIONS[action], frames, size, size, rng)
                 path = f"clips/p{index:02d}_{name}_{take}.mp4" if metadata else f"{name}/p{index:02d}_{take}.mp4"
                 encode(root / path, video, 12, options={"crf": "14"})
+                if captions:
+                    write_text((root / path).with_suffix(".txt"), f"a person doing: {name}\n")
                 split = "test" if index >= subjects - subjects // 3 else "train"
                 rows.append((path, name, f"p{index:02d}", f"a person doing: {name}", split))
     if metadata:
@@ -138,7 +142,8 @@ def write_folder(
     return root
 
 
-def _write_xvid(path: Path, video: "np.ndarray", fps: float) -> None:  # type: ignore[type-arg]
+def write_xvid(path: Path, video: "np.ndarray", fps: float) -> None:  # type: ignore[type-arg]
+    """Writes frames (T, H, W, 3) uint8 as the AVI files of UCF-101, KTH, MHAD and NATOPS are: MPEG-4, one key frame."""
     # The fourcc of the real files; a fixed quantiser of 3 (x 118) keeps small pictures clean.
     encode(
         path,
@@ -150,5 +155,6 @@ def _write_xvid(path: Path, video: "np.ndarray", fps: float) -> None:  # type: i
     )
 
 
-def _even(value: float) -> int:
+def even(value: float) -> int:
+    """The nearest even number: what video codecs ask of a picture's sides."""
     return round(value / 2) * 2
