@@ -21,14 +21,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
 import vgen
 from vgen.data.clips import ClipRecord, build_index
-from vgen.data.dataset import ClipDataset, ClipTransform, FileReader
+from vgen.data.dataset import ClipDataset, ClipTransform, FileReader, Reader
 from vgen.data.packing import pack
 from vgen.data.sampling import ClipRequest, Indices, clip_rng, collate, frame_indices
 from vgen.data.transforms import Pixels
@@ -70,7 +72,7 @@ def _smooth(picture: np.ndarray, width: int) -> np.ndarray:
     return ((image - low) / (high - low) * 255)[0].permute(1, 2, 0).numpy()
 
 
-class FloatResize:
+class FloatResize(Dataset[Any]):
     """The baseline: all frames to float, antialiased resize, back to bytes."""
 
     def __init__(self, root: Path, records: list[ClipRecord]) -> None:
@@ -119,17 +121,17 @@ def main() -> None:
         bytes_a_frame = sum(r.size for r in records) / sum(r.frames for r in records)
         packed = pack(index, FileReader(root, "pyav"), root / "packed", (), 25.0, SIZE, "crop")
         transform = ClipTransform((SIZE, SIZE), "crop")
-        sources = {"pyav": FileReader(root, "pyav"), "packed": packed}
+        sources: dict[str, Reader] = {"pyav": FileReader(root, "pyav"), "packed": packed}
         if (reason := why_no_torchcodec()) is None:
             sources["torchcodec"] = FileReader(root, "torchcodec")
-        datasets = {
+        datasets: dict[str, Dataset[Any]] = {
             name: ClipDataset(list(packed.index.records if name == "packed" else records), reader, transform, (), 25.0,
                               FRAMES, "window", training=True)
             for name, reader in sources.items()
         }  # fmt: skip
         datasets["pyav_float"] = FloatResize(root, records)
 
-        def batch_of(dataset: ClipDataset) -> Callable[[int], torch.Tensor]:
+        def batch_of(dataset: Dataset[Any]) -> Callable[[int], torch.Tensor]:
             return lambda turn: collate(
                 [dataset[ClipRequest(0, (turn + 1) * BATCH + i)] for i in range(BATCH)]
             )["video"]  # fmt: skip

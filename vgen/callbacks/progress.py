@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 
 class _Pace:
@@ -48,7 +48,7 @@ def _losses(trainer: Trainer) -> dict[str, str]:
     return {k: f"{float(v):.4g}" for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val/loss")}
 
 
-class TerminalProgress(RichProgressBar):
+class TerminalProgress(TQDMProgressBar):
     """The bar of an epoch, with the losses, clips/s and the time left of the whole training.
 
     Args:
@@ -62,7 +62,7 @@ class TerminalProgress(RichProgressBar):
         self._shown: dict[str, int | str | float | dict[str, float]] = {}
         self._renewed = -math.inf
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # type: ignore[override]
         """Starts the clock."""
         super().on_train_start(trainer, pl_module)
         self._pace.begin(trainer, pl_module)

@@ -75,17 +75,21 @@ def _training_of(stage: Stage, kind: str, clips: list[Clip], media: Media, film:
     return tag("div", tag("h3", what), parts, class_="card")
 
 
-def _samples_of(run: Run, media: Media, film: bool) -> Markup | None:
-    blocks = [_generated_of(run, media)] if run.generated else []
+def _blocks_of(run: Run, media: Media, film: bool) -> dict[tuple[str, str], Markup]:
+    """What there is to see of a run, by stage and kind."""
+    blocks = {("", "generated"): _generated_of(run, media)} if run.generated else {}
     for stage in reversed(run.stages):  # the last stage is what a reader came for
         kinds: dict[str, list[Clip]] = {}
         for clip in stage.clips:
             kinds.setdefault(clip.kind, []).append(clip)
-        blocks += [_training_of(stage, kind, clips, media, film) for kind, clips in kinds.items()]
-    return join(blocks) if blocks else None
+        for kind, clips in kinds.items():
+            blocks[stage.name, kind] = _training_of(stage, kind, clips, media, film)
+    return blocks
 
 
 def samples(runs: Sequence[Run], media: Media) -> Markup | None:
-    """Generated videos, and the figures that each stage made during training."""
+    """Generated videos, and the figures that each stage made during training; of several runs, like beside like."""
     # Side by side there is no room for strips of several steps.
-    return side_by_side(runs, [_samples_of(run, media, film=len(runs) == 1) for run in runs])
+    found = [_blocks_of(run, media, film=len(runs) == 1) for run in runs]
+    keys = dict.fromkeys(key for blocks in found for key in blocks)
+    return join([side_by_side(runs, [blocks.get(key) for blocks in found]) for key in keys]) or None

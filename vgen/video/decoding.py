@@ -80,7 +80,7 @@ def decode_frames(path: Path, indices: Sequence[int], size: tuple[int, int] | No
 @lru_cache(maxsize=_OPEN)
 def _open(process: int, path: Path, stamp: int) -> Any:
     """A decoder of this process: a forked worker must not share the file position of its parent's."""
-    from torchcodec.decoders import VideoDecoder
+    from torchcodec.decoders import VideoDecoder  # type: ignore[attr-defined]
 
     # Exact: it looks at every packet once, and knows frames by their number. One thread: workers share the cores.
     return VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
