@@ -195,7 +195,7 @@ class ToyClips(VideoDataModule):
 
     def dataset(self, split: str) -> _Clips:  # type: ignore[override]
         training = split == "train"
-        return _Clips(self.clips if training else 4, self.frames, self.size, self.seed, training)
+        return _Clips(self.clips if training else 4, self.frames, self.height, self.seed, training)
 
 
 class Trap(Callback):

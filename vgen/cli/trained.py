@@ -176,7 +176,8 @@ def open_data(
     try:
         _ = data.clip_spec  # looks for the folder
     except UserError as error:
-        raise UserError(error.what, error.where, error.hint or "name its place now: --data-root DIR") from error
+        hint = "name its place now: --data-root DIR" + (f" ({error.hint})" if error.hint else "")
+        raise UserError(error.what, error.where, hint) from error
     return data
 
 

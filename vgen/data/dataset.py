@@ -150,15 +150,20 @@ class ClipDataset(Dataset[dict[str, Any]]):
         replace: bool = False,
         channels: int = 3,
     ) -> None:
-        self.records, self.reader, self.transform = list(records), reader, transform
+        self.reader, self.transform = reader, transform
         self.class_names, self.fps, self.frames = tuple(class_names), float(fps), frames
         self.sampling, self.stride, self.short = sampling, stride, short
         self.seed, self.training, self.replace = seed, training, replace
         self.channels = channels
-        # Where one clip of the set makes several: how many clips there are up to and including each.
-        self._ends = np.cumsum([clip_windows(sampling, r.frames, frames, stride) for r in self.records])
         self.replaced = 0
         self._named: set[str] = set()
+        self.keep(records)
+
+    def keep(self, records: Sequence[ClipRecord]) -> None:
+        """Makes these the clips of the set."""
+        self.records = list(records)
+        # Where one clip of the set makes several: how many clips there are up to and including each.
+        self._ends = np.cumsum([clip_windows(self.sampling, r.frames, self.frames, self.stride) for r in self.records])
 
     def __len__(self) -> int:
         """Number of clips (an epoch may pass over them several times)."""

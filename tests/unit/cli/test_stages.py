@@ -188,7 +188,9 @@ def test_other_processes_inherit_the_plan(tmp_path, monkeypatch):
     assert inherited_plan() is None  # the first process decides anew
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert inherited_plan() == plan
+    monkeypatch.delenv("LOCAL_RANK")
     plan.finished("a")
+    monkeypatch.setenv("LOCAL_RANK", "1")
     assert inherited_plan() == plan and plan.pending == ["b"] and plan.resume == []
 
 

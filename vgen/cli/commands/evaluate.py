@@ -207,7 +207,7 @@ def _batches(data: "VideoDataModule", split: Any, clips: int, seed: int, batch: 
     dataset = data.dataset(split)
     if len(dataset.records) > clips:
         chosen = np.random.default_rng(seed).permutation(len(dataset.records))[:clips]
-        dataset.records = [dataset.records[index] for index in sorted(chosen)]
+        dataset.keep([dataset.records[index] for index in sorted(chosen)])
     sampler = ResumableSampler(len(dataset), 1, shuffle=False)
     yield from ResumableDataLoader(dataset, sampler, batch, data.num_workers)
 
