@@ -36,7 +36,7 @@ def counts(run):
 
 def test_accumulation_sees_the_same_clips(whole, recipe, tmp_path, capsys):
     run = fit(tmp_path / "toy", *arguments(4, 2), recipe=recipe)
-    assert "global batch 8 clips (4 in a batch x 2 batches a step)" in capsys.readouterr().out
+    assert "batch 8 clips (1 device x 4 x 2 accumulated)" in capsys.readouterr().out
     assert clips(run) == clips(whole) and len(clips(run)) == 32
     assert counts(run) == counts(whole) == [(str(i), str(8 * i)) for i in range(1, 5)]
     for one in (run, whole):
@@ -49,7 +49,7 @@ def test_accumulation_sees_the_same_clips(whole, recipe, tmp_path, capsys):
 def test_both_with_two_ranks(whole, recipe, tmp_path):
     run = tmp_path / "toy"
     codes, output = apart(run, *arguments(2, 2), recipe=recipe, ranks=2)
-    assert codes == [0, 0] and "global batch 8 clips (2 in a batch x 2 ranks x 2 batches a step)" in output, output
+    assert codes == [0, 0] and "batch 8 clips (2 devices x 2 x 2 accumulated)" in output, output
     every = clips(run, 0) + clips(run, 1)
     assert counts(run) == counts(whole) and len(every) == 32
     for step in range(4):  # the same eight clips in every step, in two halves

@@ -33,6 +33,8 @@ from vgen.errors import UserError
 _ENVIRONMENTS = (TorchElasticEnvironment, SLURMEnvironment, LSFEnvironment, MPIEnvironment)  # as Lightning's Trainer
 _PATIENCE = timedelta(minutes=10)  # for the first process to import, parse and look for the data
 _LAST_WORDS = 30.0  # seconds that a first process that gives up stays for the others to hear it
+_REASON = 5.0  # seconds that the first process, cut off from a rank, waits for word of its end
+_WATCH = "vgen rank watch"  # name of the threads
 _decisions = itertools.count()  # of this process; all processes take the same ones in the same order
 
 
@@ -190,7 +192,7 @@ class RankWatch(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Starts to watch: the ranks exist from here on."""
-        if self._started or any(thread.name == "vgen rank watch" for thread in threading.enumerate()):
+        if self._started or _watching():
             return  # in an earlier stage
         self._started = True
         processes = getattr(trainer.strategy.launcher, "procs", [])
@@ -199,9 +201,18 @@ class RankWatch(Callback):
         if self.child:
             self._start(_watch_parent, os.getppid(), trainer.global_rank)
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the word to a rank that has died: all that this one can tell is that a connection is closed."""
+        if isinstance(exception, RuntimeError) and not self.child and _watching():
+            time.sleep(_REASON)
+
     @staticmethod
     def _start(target: Callable[..., None], *arguments: object) -> None:
-        threading.Thread(target=target, args=arguments, name="vgen rank watch", daemon=True).start()
+        threading.Thread(target=target, args=arguments, name=_WATCH, daemon=True).start()
+
+
+def _watching() -> bool:
+    return any(thread.name == _WATCH for thread in threading.enumerate())
 
 
 def _watch_child(process: "subprocess.Popen[bytes]", rank: int, processes: "list[subprocess.Popen[bytes]]") -> None:

@@ -125,7 +125,7 @@ class StageCLI(LightningCLI):
         callbacks = list(config.pop("callbacks", None) or [])
         terminal = sys.stdout.isatty() and sys.stderr.isatty()
         seed = int(self.config.get("seed_everything", 0))
-        extra: list[Any] = [StepSeed(seed), Throughput(), OptimizerStats()]
+        extra: list[Any] = [StepSeed(seed), Throughput()]
         if self.command == "fit":
             extra += [NonFinite(), ReplacedClips()]
             published = published_parameters(type(self.model))
@@ -142,6 +142,8 @@ class StageCLI(LightningCLI):
             extra.append(PredictionWriter())
         present = {type(c) for c in callbacks}
         callbacks += [c for c in extra if type(c) not in present]
+        if OptimizerStats not in present:
+            callbacks.insert(0, OptimizerStats())  # it sees the gradients before NonFinite takes them away
         plugins = config.pop("plugins", None) or []
         config |= {
             "callbacks": callbacks,
@@ -267,8 +269,6 @@ def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any], child: bool) -> No
     open_runs(cli.trainer.loggers)
     last = stage_dir / "checkpoints" / "last.ckpt"
     trainer, model = cli.trainer, cli.model
-    if inherited_plan() is None and _rank() == 0:
-        print(f"[{stage}] {_global_batch(trainer, cli.datamodule)}", flush=True)
     try:
         trainer.fit(model, datamodule=cli.datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
     except Preempted as stop:
@@ -295,14 +295,6 @@ def _fit_stage(plan: Plan, stage: str, whole: dict[str, Any], child: bool) -> No
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-def _global_batch(trainer: Trainer, data: VideoDataModule) -> str:
-    """How many clips go into one optimiser step, and why."""
-    ranks, batches = trainer.world_size, trainer.accumulate_grad_batches
-    total = data.batch_size * ranks * batches
-    of = [f"{data.batch_size} in a batch", f"{ranks} ranks" if ranks > 1 else "", f"{batches} batches a step"]
-    return f"global batch {total} clips" + (f" ({' x '.join(filter(None, of))})" if total > data.batch_size else "")
 
 
 def _code_of_rank(code: int) -> int:

@@ -42,6 +42,11 @@ class FullySharded(ModelParallelStrategy):
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
 
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Yes: a checkpoint holds whole states, of which `load_optimizer_state_dict` takes this rank's share."""
+        return True
+
     def setup_environment(self) -> None:
         """Spreads over all ranks, however many there are."""
         self._data_parallel_size = self.num_nodes * self.num_processes

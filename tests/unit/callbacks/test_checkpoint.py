@@ -75,7 +75,7 @@ def test_steps_and_not_batches_are_counted(run, tmp_path):
 
 
 def test_a_validation_behind_the_step_is_part_of_its_checkpoint(run, tmp_path):
-    assert run(Checkpoint(every_n_steps=2), max_steps=4, val_check_interval=2) == [2, 2, 4]  # behind the last step, it waits for the validation
+    assert run(Checkpoint(every_n_steps=2), max_steps=4, val_check_interval=2) == [2, 2, 4]  # the last validation first
 
 
 def test_last_does_not_wait_for_the_first_validation(run, tmp_path):
