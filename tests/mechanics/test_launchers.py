@@ -167,12 +167,10 @@ def test_torchrun_starts_a_failed_run_again(pair, recipe, tmp_path):
     """By itself (--max-restarts), without --resume on the command line."""
     run = tmp_path / "toy"
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1"]
-    # Without a rendezvous of this kind, the second attempt finds the addresses of the first one's ranks (torch 2.13).
-    line += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{free_port()}"]
-    line += ["-m", "vgen", *command(run, DEVICES, recipe=recipe)]
-    processes = Processes(tmp_path / "output", {"VGEN_KILL": "diffusion:step:4:rank1"})
+    line += [f"--master-port={free_port()}", "-m", "vgen", *command(run, DEVICES, recipe=recipe)]
+    processes = Processes(tmp_path / "output", {"VGEN_KILL": "diffusion:step:5:rank1"})
     processes.start(line)
-    # The second attempt goes on from step 4: it has three batches, and the killer waits for a fourth.
+    # The second attempt goes on from step 4: it has three batches, and the killer waits for a fifth.
     codes, output = processes.wait()
     assert "going on as with --resume" in output and codes == [0], output
     assert_same(pair[0], run)

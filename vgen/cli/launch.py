@@ -72,12 +72,11 @@ def find_meeting() -> Meeting | None:
 
 @cache  # the server lives as long as the process
 def _store(meeting: Meeting) -> TCPStore:
-    served_by_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         return TCPStore(
             meeting.address,
             meeting.port,
-            is_master=meeting.first and not served_by_agent,
+            is_master=meeting.first and not _served_by_agent(),
             timeout=_PATIENCE,
             wait_for_workers=False,
             multi_tenant=True,
@@ -88,6 +87,24 @@ def _store(meeting: Meeting) -> TCPStore:
             f"MASTER_ADDR={meeting.address} MASTER_PORT={meeting.port}",
             "is the port free on the first machine, and can the others reach it?",
         ) from error
+
+
+def _served_by_agent() -> bool:
+    """Whether torchrun's agent holds the store, and not the first process."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _meet_elsewhere(store: TCPStore, key: str, first: bool) -> None:
+    """Gives the process group a store of its own.
+
+    In the agent's, ranks that were started again would find the addresses of those that have died (torch 2.13).
+    """
+    if first:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            store.set(key, str(free.getsockname()[1]))
+    os.environ["MASTER_PORT"] = store.get(key).decode()
+    os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
 
 
 def agree(decide: Callable[[], str]) -> str:
@@ -104,7 +121,10 @@ def agree(decide: Callable[[], str]) -> str:
         return decide()
     store = _store(meeting)
     # Started anew by torchrun, the processes may meet at the store that the last ones have used.
-    key = f"vgen/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_decisions)}"
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt != "0" and _served_by_agent():
+        _meet_elsewhere(store, f"vgen/{attempt}/port", meeting.first)
+    key = f"vgen/{attempt}/{next(_decisions)}"
     if not meeting.first:
         return _hear(store, key, meeting)
     try:
