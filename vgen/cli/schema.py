@@ -43,7 +43,7 @@ Schema = dict[str, Any]
 # Draft 7 is what the YAML language server of the editors reads.
 _DRAFT = "http://json-schema.org/draft-07/schema#"
 # What recipes name beside models and data sets.
-_OWN = ("losses", "conditioning", "diffusion", "codecs", "callbacks", "training.schedules")
+_OWN = ("losses", "conditioning", "diffusion", "codecs", "callbacks", "training", "training.schedules")
 # Packages of others whose subclasses of a base are offered.
 _OFFERED: dict[type, str] = {
     Optimizer: "torch.optim",
