@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from vgen.metrics.detectors import Detector, Identity, SmallDetector
+from vgen.metrics.detectors.compact import TrainingSettings, kept_classifier
 
 
 class TinyNet(nn.Module):
@@ -36,6 +37,13 @@ class Counting(Detector):
     def features(self, pixels: Tensor) -> Tensor:
         self.batches.append(len(pixels))
         return self.network(pixels / 127.5 - 1)
+
+
+def write_classifier(folder, side: int = 32, frames: int = 5) -> str:
+    """A compact classifier that has learned nothing, as a file for `--detector`."""
+    clips = moving_clips(4, frames, side)
+    settings = TrainingSettings(steps=1, batch=2, width=8)
+    return str(kept_classifier(clips, torch.arange(4) % 2, ("a", "b"), folder, settings))
 
 
 def moving_clips(n: int, frames: int = 6, side: int = 12, seed: int = 0, noise: float = 0.1) -> Tensor:

@@ -4,7 +4,7 @@ import shutil
 import torch
 import yaml
 
-from vgen.cli.commands import evaluate as command
+from vgen.cli.evaluation import image_to_video as command
 from vgen.cli.main import main
 from vgen.report.read import read_run
 

@@ -15,8 +15,11 @@ from torch.utils.data import Dataset
 from vgen.callbacks import EMA
 from vgen.codecs import open_codec
 from vgen.configurable import Configurable
+from vgen.data.clips import ClipRecord
 from vgen.data.datamodules import VideoDataModule
+from vgen.data.dataset import ClipTransform
 from vgen.data.sampling import ClipRequest, clip_rng
+from vgen.data.whole_clips import WholeClips
 from vgen.training import SamplesClips, SingleLossModule
 from vgen.training.sharding import gather, local
 from vgen.video import ClipSpec
@@ -196,6 +199,24 @@ class ToyClips(VideoDataModule):
     def dataset(self, split: str) -> _Clips:  # type: ignore[override]
         training = split == "train"
         return _Clips(self.clips if training else 4, self.frames, self.height, self.seed, training)
+
+    def whole_clips(self, split: str) -> WholeClips:
+        clips = self.dataset(split)
+        names = [f"clip{number}" for number in range(len(clips))]
+        records = [ClipRecord(name, i % 2, "s", frames=self.frames) for i, name in enumerate(names)]
+        transform = ClipTransform((self.height, self.width), "stretch")
+        return WholeClips(records, _Videos(clips), transform, 3, "toy", "toy", split, 8.0)
+
+
+class _Videos:
+    """Reads the clips as stored videos."""
+
+    def __init__(self, clips: _Clips) -> None:
+        self.clips = clips
+
+    def read(self, record: ClipRecord, indices: Any) -> Any:
+        video = self.clips[ClipRequest(0, int(record.path.removeprefix("clip")))]["video"]
+        return video.permute(1, 2, 3, 0).numpy()[indices]
 
 
 class Trap(Callback):

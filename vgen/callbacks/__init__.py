@@ -4,6 +4,7 @@ from vgen.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
 from vgen.callbacks.clock import Clock
 from vgen.callbacks.compile import Compile
 from vgen.callbacks.ema import EMA
+from vgen.callbacks.evaluate import Evaluate
 from vgen.callbacks.metrics_csv import MetricsCSV
 from vgen.callbacks.non_finite import NonFinite
 from vgen.callbacks.optimizer_stats import OptimizerStats
@@ -21,6 +22,7 @@ __all__ = [
     "Checkpoint",
     "Clock",
     "Compile",
+    "Evaluate",
     "LineProgress",
     "MetricsCSV",
     "NonFinite",

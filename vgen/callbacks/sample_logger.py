@@ -74,7 +74,7 @@ class SampleLogger(Callback):
         part = {k: v[mine] if isinstance(v, Tensor) else [v[i] for i in mine] for k, v in batch.items()}
         moved = pl_module.transfer_batch_to_device(part, pl_module.device, 0)
         moved = pl_module.on_after_batch_transfer(moved, 0)
-        with torch.no_grad(), _evaluating(trainer, pl_module), averaged_weights(trainer, pl_module):
+        with torch.no_grad(), evaluating(trainer, pl_module), averaged_weights(trainer, pl_module):
             rows = {name: _gathered(trainer, row, count) for name, row in _rows(pl_module, moved, mine).items()}
         if trainer.is_global_zero:
             self._write(trainer, pl_module, {"real": batch["video"], **rows}, batch)
@@ -110,7 +110,7 @@ class SampleLogger(Callback):
 
 
 @contextmanager
-def _evaluating(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+def evaluating(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """Everything in eval mode and, under DDP, with the first rank's buffers; behind the block, as it was.
 
     Statistics of BatchNorm are each rank's own between two steps; a checkpoint holds the first rank's.

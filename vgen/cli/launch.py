@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lsf import LSFEnvironment
 from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -55,9 +56,14 @@ class Meeting:
     others: int | None
 
 
+def find_environment() -> ClusterEnvironment | None:
+    """What a launcher (torchrun, srun, ...) says about this process; None without one."""
+    return next((kind() for kind in _ENVIRONMENTS if kind.detect()), None)
+
+
 def find_meeting() -> Meeting | None:
     """The meeting of this command's processes; None where there is nobody to be told."""
-    environment = next((kind() for kind in _ENVIRONMENTS if kind.detect()), None)
+    environment = find_environment()
     if environment is not None:
         size = environment.world_size()
         first = environment.global_rank() == 0

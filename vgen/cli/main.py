@@ -13,7 +13,7 @@ from vgen.files import WriteError, disk_error
 TRAINING = ("fit", "validate", "test", "predict")
 COMMANDS = {
     "sample": "generate videos from a run, checkpoint or export",
-    "evaluate": "measure a run on held-out clips",
+    "evaluate": "measure generated videos, or a run, against real ones",
     "data": "make-fake | make-motions | check | pack a data set",
     "convert": "turn official checkpoint files into ours",
     "export": "write safetensors, config.json and a model card",
@@ -73,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"error: {_rank()}{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on", file=sys.stderr)
+        print("interrupted; the same command goes on (a training: with --resume)", file=sys.stderr)
         return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)

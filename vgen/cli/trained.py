@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from vgen.weights.checkpoint import ModelFile
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
+_MODEL = "run directory, stage directory, checkpoint, export or hub id"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, device: bool = True, text: str = _MODEL) -> None:
     """Declares which model is meant."""
-    parser.add_argument("run", metavar="RUN", help="run directory, stage directory, checkpoint, export or hub id")
+    parser.add_argument("run", metavar="RUN", help=text)
     parser.add_argument("--stage", help="stage of a run directory (default: the last one that is trained)")
     if device:
         parser.add_argument(
@@ -38,7 +41,9 @@ def add_sampling_arguments(parser: argparse.ArgumentParser, batch: int) -> None:
     parser.add_argument(
         "--batch", type=int, default=batch, metavar="N", help=f"clips at once; changes no clip (default: {batch})"
     )
-    parser.add_argument("--data-root", metavar="DIR", help="where the run's data lies now (default: where it was)")
+    parser.add_argument(
+        "--data-root", "--root", metavar="DIR", help="where the data lies (default: where the run found it)"
+    )
 
 
 @dataclass
@@ -152,11 +157,6 @@ def open_data(
     Raises:
         UserError: The run names no data, or it is not there any more.
     """
-    from lightning.pytorch.cli import LightningArgumentParser
-
-    from vgen.cli.explain import explain
-    from vgen.data.datamodules import VideoDataModule
-
     config = stage_config(file).get("data")
     if not config:
         raise UserError(
@@ -165,13 +165,32 @@ def open_data(
             "give the run directory, or first frames by --image",
         )
     moved = {} if data_root is None else {"root": data_root, "packed": None}
-    init_args = {**(config.get("init_args") or {}), **moved, **(changes or {})}
+    return build_data(config, {**moved, **(changes or {})}, str(file.root / "config.yaml"))
+
+
+def build_data(config: dict[str, Any], changes: dict[str, Any], where: str) -> "VideoDataModule":
+    """Builds a data module from the `data` block of a stage.
+
+    Args:
+        config: `class_path` and `init_args`.
+        changes: Constructor arguments that are to differ.
+        where: Of the block, for messages.
+
+    Raises:
+        UserError: A wrong argument, or the data is not there.
+    """
+    from lightning.pytorch.cli import LightningArgumentParser
+
+    from vgen.cli.explain import explain
+    from vgen.data.datamodules import VideoDataModule
+
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(VideoDataModule, "data", required=True)
+    init_args = {**(config.get("init_args") or {}), **changes}
     try:
         parsed = parser.parse_object({"data": {**config, "init_args": init_args}})
     except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
-        raise explain(str(error), str(file.root / "config.yaml")) from error
+        raise explain(str(error), where) from error
     data: VideoDataModule = parser.instantiate_classes(parsed).data
     try:
         _ = data.clip_spec  # looks for the folder

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from vgen.files import write_atomic, write_json
 from vgen.metrics.features import Features
 
+DEFAULT_FOLDER = "~/.cache/vgen/features"
 _FORMAT = 1
 
 

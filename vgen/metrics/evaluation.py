@@ -9,7 +9,7 @@ of reading threads changes no digit, and the batch size none of the first six.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from vgen.metrics.reading import same_size
 from vgen.metrics.record import EvaluationRecord, described, versions
 from vgen.metrics.selection import ClipRef, Selection
 from vgen.metrics.sources import ClipSource
+from vgen.metrics.study import Compared
 
 # Below this the finite-sample bias of a Fréchet distance is a good part of its value.
 FEW_CLIPS = 2048
@@ -56,6 +57,7 @@ def compare(
     floor: bool = True,
     cache: str | Path | FeatureCache | None = None,
     progress: Progress | None = None,
+    seen: Callable[[Compared], None] | None = None,
 ) -> EvaluationRecord:
     """Measures generated clips against real ones under a protocol.
 
@@ -74,6 +76,7 @@ def compare(
         floor: Also compare real with real clips, at the same counts.
         cache: Folder for the features of real clips.
         progress: Told what is read, and how many clips of how many are done on this rank.
+        seen: Gets what was read, on every rank, when all numbers are there (see `vgen.metrics.study`).
 
     Returns:
         The numbers and what decides them; the same on all ranks.
@@ -91,6 +94,8 @@ def compare(
     entries = comparison.measure()
     if floor:
         comparison.measure_floor(entries)
+    if seen is not None:
+        seen(comparison.compared())
     return comparison.record(entries)
 
 
@@ -157,7 +162,7 @@ class _Comparison:
         readers = self.passes.readers
         readers["real"].read(self.selections["real"].real()[0])
         readers["generated"].read(self._generated(0)[0])
-        same_size(readers["real"], readers["generated"])
+        same_size(readers["real"].shape, readers["generated"].shape)
         for role in dict.fromkeys(card.role for card in self.cards):
             detectors[role] = detector = (given.get(role) or self._opened(role, batch)).to(device).eval()
             detector.check_frames(self.protocol.n_frames)
@@ -173,6 +178,15 @@ class _Comparison:
         if role == "dynamics":
             return Dynamics(open_flow(), float(self.sources["generated"].settings.get("fps", 8.0)))
         return open_detector(role, epsilon=self.protocol.eps, spatial=self.protocol.spatial, batch=batch)
+
+    def compared(self) -> Compared:
+        """What was read in the first trial."""
+        clips: dict[Set, list[ClipRef]] = {"real": self.selections["real"].real(), "generated": self._generated(0)}
+        role = next((card.role for card in self.cards if card.compares), None)
+        features: dict[Set, Features] = {}
+        if role is not None:
+            features = {what: self._features(what, listed, [role])[role] for what, listed in clips.items()}
+        return Compared(self.protocol, self.passes, role, self.selections, clips, features)
 
     # ---- numbers -----------------------------------------------------------------------------------------------------
 

@@ -75,7 +75,7 @@ def compare_pairs(
     readers = (ClipReader(made, quantise, "generated", workers), ClipReader(real, quantise, "real", workers))
     for reader, clips in zip(readers, pairs, strict=True):
         reader.read(clips[0])
-    same_size(readers[1], readers[0])
+    same_size(readers[1].shape, readers[0].shape)
     distances = dict(lpips or {})
     for name in metrics:
         if name in LPIPS_SCORES and LPIPS_SCORES[name][0] not in distances:

@@ -55,6 +55,14 @@ class FeaturePasses:
         self.readers = {what: ClipReader(source, quantise, what, workers) for what, source in sources.items()}
         self._known: dict[tuple[Role, Set, str], Features] = {}
 
+    def of(self, source: ClipSource) -> "FeaturePasses":
+        """Reads another source of real clips through the same networks."""
+        workers = self.readers["real"].workers
+        sources: dict[Set, ClipSource] = {"real": source}
+        return FeaturePasses(
+            self.detectors, sources, self.quantise, self.device, self.batch, workers, self.cache, self.progress
+        )
+
     def features(self, what: Set, clips: Sequence[ClipRef], listed: str, roles: Sequence[Role]) -> dict[Role, Features]:
         """Features of a list of clips: from an earlier call, from the cache, or from one pass for all roles.
 

@@ -35,6 +35,25 @@ def to_pixels(video: Tensor, quantise: Quantise = "round") -> Tensor:
     return pixels if quantise == "none" else pixels.to(torch.uint8)
 
 
+def check_values(video: Tensor, where: str) -> None:
+    """Refuses a clip (C, T, H, W) that is neither of bytes nor of floats in [-1, 1].
+
+    Raises:
+        UserError: Another kind of numbers, NaN or infinite ones, or values far outside.
+    """
+    if video.dtype == torch.uint8:
+        return
+    if not video.is_floating_point():
+        raise UserError(f"clips are uint8 or float in [-1, 1], not {video.dtype}", where=where)
+    finite = video.isfinite().flatten(2).all(2).all(0)
+    if not finite.all():
+        frame = int((~finite).nonzero()[0])
+        raise UserError(f"frame {frame} is not finite (NaN or infinite)", where=where)
+    if video.abs().max() > _BEYOND:
+        low, high = float(video.min()), float(video.max())
+        raise UserError(f"values from {low:g} to {high:g}; floats are in [-1, 1]", where=where)
+
+
 class ClipReader:
     """Reads the clips of a source as pixels, all of one shape.
 
@@ -62,16 +81,7 @@ class ClipReader:
             raise UserError(
                 f"expected (1 or 3, {len(clip.frames)}, height, width), got {tuple(video.shape)}", where=where
             )
-        if video.dtype != torch.uint8:
-            if not video.is_floating_point():
-                raise UserError(f"clips are uint8 or float in [-1, 1], not {video.dtype}", where=where)
-            finite = video.isfinite().flatten(2).all(2).all(0)
-            if not finite.all():
-                frame = int((~finite).nonzero()[0])
-                raise UserError(f"frame {frame} is not finite (NaN or infinite)", where=where)
-            if video.abs().max() > _BEYOND:
-                low, high = float(video.min()), float(video.max())
-                raise UserError(f"values from {low:g} to {high:g}; floats are in [-1, 1]", where=where)
+        check_values(video, where)
         self.shape = self.shape or tuple(video.shape)
         if tuple(video.shape) != self.shape:
             raise UserError(
@@ -99,16 +109,16 @@ class ClipReader:
         return [pool.submit(self.read, clips[number]) for number in batch]
 
 
-def same_size(real: ClipReader, fake: ClipReader) -> None:
-    """Refuses sets of different sizes; both have read a clip already.
+def same_size(real: Sequence[int] | None, fake: Sequence[int] | None) -> None:
+    """Refuses sets of clips of different shapes (C, T, H, W).
 
     Raises:
         UserError: Names both sizes.
     """
-    assert real.shape is not None and fake.shape is not None
-    if real.shape != fake.shape:
+    assert real is not None and fake is not None
+    if tuple(real) != tuple(fake):
         raise UserError(
-            f"real clips are {_size(real.shape)}, generated ones {_size(fake.shape)}",
+            f"real clips are {_size(real)}, generated ones {_size(fake)}",
             where="the two sets of clips",
             hint="the resizing that makes them alike belongs to the protocol: do it to the real clips as in training",
         )

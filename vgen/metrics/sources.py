@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -159,6 +159,11 @@ class RecordClips:
     split: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, clips: Any) -> "RecordClips":
+        """From what a data module's `whole_clips` returns (`vgen.data.whole_clips.WholeClips`)."""
+        return cls(clips.records, clips.read, clips.fingerprint, clips.data, clips.split, clips.settings)
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -200,14 +205,15 @@ class FolderClips:
     """All videos below a folder: files, and folders of pictures. Frames stay as they are stored.
 
     Args:
-        root: The folder. A folder that directly holds pictures is one video.
+        root: The folder.
         labels: `folder` takes the name of the folder that a video lies in as its class.
+        class_names: Name of each class; None: the folders' names in their order.
         data: See `ClipSource`.
         split: See `ClipSource`.
         settings: See `ClipSource`.
 
     Raises:
-        UserError: No folder, or no video in it.
+        UserError: No folder, no video in it, or one video only; a folder that is none of the classes.
     """
 
     texts = None
@@ -216,10 +222,11 @@ class FolderClips:
     def __init__(
         self,
         root: str | Path,
-        labels: str = "none",
+        labels: Literal["none", "folder"] = "none",
         data: str = "",
         split: str = "",
         settings: Mapping[str, Any] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
         self.root, self.data, self.split, self.settings = Path(root).expanduser(), data, split, settings or {}
         if not self.root.is_dir():
@@ -227,16 +234,20 @@ class FolderClips:
         # Natural order: frame_2 comes before frame_10, and video_2 before video_10.
         found = sorted(_videos(self.root), key=lambda path: natural_key(path.as_posix()))
         if not found:
-            kinds = ", ".join((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
-            raise UserError("no video in it", where=str(self.root), hint=f"looked for folders and files of {kinds}")
+            raise _nothing(self.root)
         self.ids = [path.as_posix() for path in found]
         self._files = [self.root / path for path in found]
         self._infos = [probe(path) for path in self._files]
         self.lengths = [info.frames for info in self._infos]
         self.labels: list[int] | None = None
+        self.class_names: tuple[str, ...] = ()
         if labels == "folder":
-            classes = sorted({path.parent.as_posix() for path in found})
-            self.labels = [classes.index(path.parent.as_posix()) for path in found]
+            folders = [path.parent.name for path in found]
+            self.class_names = tuple(class_names or sorted(set(folders)))
+            if unknown := sorted(set(folders) - set(self.class_names)):
+                shown = ", ".join(self.class_names[:8])
+                raise UserError(f"{unknown[0]!r} is none of the classes {shown}", where=str(self.root))
+            self.labels = [self.class_names.index(folder) for folder in folders]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -268,6 +279,18 @@ def _videos(root: Path, below: Path = Path()) -> list[Path]:
         elif entry.name.lower().endswith(VIDEO_SUFFIXES):
             found.append(below / entry.name)
     return found
+
+
+def _nothing(root: Path) -> UserError:
+    """Why a folder without videos has none."""
+    names = [entry.name for entry in os.scandir(root) if not entry.name.startswith(".")]
+    if not names:
+        return UserError("the folder is empty", where=str(root))
+    if any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+        what = "pictures lie directly in it: as one video, that is too few to compare"
+        return UserError(what, where=str(root), hint="a folder of pictures for each video, side by side")
+    kinds = ", ".join((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
+    return UserError("no video in it", where=str(root), hint=f"looked for folders and files of {kinds}")
 
 
 def _stamps(path: Path) -> list[tuple[int, int]]:

@@ -114,21 +114,7 @@ def render(runs: Sequence[Run], now: float | None = None, video_budget: int = VI
     shown = {name: content for name, content in found.items() if content}
     missing = [name.lower() for name, content in found.items() if not content and name != "Notes"]
     title = " · ".join(run.name for run in runs)
-    folder = files("vgen.report")
-    style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    # The policy makes the browser itself refuse whatever would leave this file.
-    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy),
-        tag("title", f"{title} · vgen report"),
-        tag("style", Markup(style)),
-    )
-    page = tag(
-        "body",
+    body = [
         tag(
             "header",
             tag("div", tag("span", "vgen", class_="brand"), tag("h1", title), class_="inner"),
@@ -141,8 +127,26 @@ def render(runs: Sequence[Run], now: float | None = None, video_budget: int = VI
             tag("p", f"Nothing yet to show of: {', '.join(missing)}.", class_="minor") if missing else None,
         ),
         tag("footer", f"Written {_moment(now)} by vgen {__version__}. Run `vgen report` again to bring it up to date."),
-        tag("script", Markup(script)),
+    ]
+    return document(f"{title} · vgen report", body)
+
+
+def document(title: str, body: Sequence[Markup]) -> str:
+    """A whole page with its style and script in it, from which nothing is loaded from elsewhere."""
+    folder = files("vgen.report")
+    style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    # The policy makes the browser itself refuse whatever would leave this file.
+    policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; media-src data:"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
+        tag("title", title),
+        tag("style", Markup(style)),
     )
+    page = tag("body", body, tag("script", Markup(script)))
     return join(Markup("<!doctype html>\n"), tag("html", head, page, lang="en"), Markup("\n"))
 
 

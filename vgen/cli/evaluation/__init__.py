@@ -1,0 +1,1 @@
+"""The evaluations behind `vgen evaluate`."""
