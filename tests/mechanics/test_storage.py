@@ -156,7 +156,7 @@ def test_a_report_over_an_older_one(finished, disk):
 
 def test_an_evaluation_over_an_older_one(disk, finished, monkeypatch):
     """The command up to the write is what it always is; what is measured does not matter here."""
-    from vgen.cli.commands import evaluate
+    from vgen.cli.evaluation import image_to_video as evaluate
 
     run = shutil.copytree(finished, disk.root / "toy")
     monkeypatch.setattr(evaluate, "_check_model", lambda *_: None)

@@ -147,9 +147,6 @@ class Evaluate(Callback):
         settings = {**facts, "options": self.options or {}, **maker.settings}
         store = SampleStore(folder, settings, protocol.quantise)
         try:
-            if trainer.is_global_zero:
-                store.delete()  # a run that was killed here may have left some
-            trainer.strategy.barrier("vgen: clips of an evaluation")
             with evaluating(trainer, pl_module), averaged_weights(trainer, pl_module):
                 generate(store, count, self.batch, maker, in_step=True)
             return compare(

@@ -123,6 +123,14 @@ def _pairs(real: ClipSource, made: ClipSource) -> tuple[list[ClipRef], list[Clip
     return made_clips, real_clips
 
 
+def _bounded(scores: Tensor, name: str) -> Tensor:
+    """Refuses the infinite PSNR of equal clips (of equal frames, for `psnr/channel`), which no mean survives."""
+    if not scores.isfinite().all():
+        hint = "psnr/frame counts equal frames as 100 dB"
+        raise UserError(f"{name} of equal clips or frames is infinite", where="metrics", hint=hint)
+    return scores
+
+
 def _scores(
     readers: tuple[ClipReader, ClipReader],
     pairs: tuple[list[ClipRef], list[ClipRef]],
@@ -145,7 +153,7 @@ def _scores(
             columns = []
             for name in metrics:
                 if name in FRAME_SCORES:
-                    columns.append(FRAME_SCORES[name](made, real))
+                    columns.append(_bounded(FRAME_SCORES[name](made, real), name))
                 else:
                     net, convention = LPIPS_SCORES[name]
                     columns.append(distances[net](made, real, convention).mean(1))

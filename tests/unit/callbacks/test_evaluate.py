@@ -12,7 +12,6 @@ from tests.mechanics.toy import ToyAutoencoder, ToyDiffusion, ToyNetwork
 from tests.tiny_detector import write_classifier
 from vgen.callbacks import EMA, Evaluate, MetricsCSV
 from vgen.errors import UserError
-from vgen.metrics.generated import SampleStore
 
 
 @pytest.fixture(scope="module")
@@ -114,28 +113,6 @@ def test_clips_that_cannot_be_measured_do_not_end_a_training(trainer, two_stage,
     with pytest.warns(UserWarning, match="no numbers at step 4: frame 0 is not finite"):
         trainer(evaluate(every=4)).fit(two_stage, datamodule=data)
     assert not records(tmp_path) and not list(tmp_path.rglob("samples-*"))
-
-
-def test_what_a_kill_has_left_is_not_taken(trainer, two_stage, data, evaluate, tmp_path, monkeypatch):
-    written, write = [], SampleStore.write
-
-    def recording(store, number, sample):
-        written.append((number, any(store.folder.glob("9*.safetensors"))))
-        write(store, number, sample)
-
-    delete = SampleStore.delete
-
-    def left(store):
-        delete(store)
-        if not written:  # as if a killed run had been here: the first call is the one before
-            (store.folder).mkdir(parents=True)
-            store.path(900000).touch()
-            delete(store)
-
-    monkeypatch.setattr(SampleStore, "write", recording)
-    monkeypatch.setattr(SampleStore, "delete", left)
-    trainer(evaluate(every=4)).fit(two_stage, datamodule=data)
-    assert sorted(written) == [(number, False) for number in range(4)]
 
 
 def test_counts_are_part_of_the_name(trainer, two_stage, data, evaluate, tmp_path):

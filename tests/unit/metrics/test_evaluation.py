@@ -201,6 +201,9 @@ def test_pairs(real):
     assert entry["unit"] == "dB" and entry["n"] == 3 and entry["low"] <= entry["value"] <= entry["high"]
     with pytest.raises(UserError, match="no metric of pairs 'psnr'"):
         compare_pairs(real, made, ("psnr",))
+    assert compare_pairs(real, real).metrics["psnr/frame"]["value"] == 100
+    with pytest.raises(UserError, match="psnr/clip of equal clips or frames is infinite"):
+        compare_pairs(real, real, ("psnr/clip",))
     with pytest.raises(UserError, match="21 videos without a counterpart"):
         compare_pairs(real, TensorClips(made.videos[:3]))
 

@@ -133,7 +133,7 @@ def test_folder_of_files_and_of_pictures(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         FolderClips(tmp_path / "none")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no video in it"):
+    with pytest.raises(UserError, match="the folder is empty"):
         FolderClips(tmp_path / "empty")
 
 
