@@ -14,6 +14,7 @@ TRAINING = ("fit", "validate", "test", "predict")
 COMMANDS = {
     "sample": "generate videos from a run, checkpoint or export",
     "evaluate": "measure generated videos, or a run, against real ones",
+    "benchmark": "train recipes at an equal small budget, print one table",
     "data": "make-fake | make-motions | check | pack a data set",
     "convert": "turn official checkpoint files into ours",
     "export": "write safetensors, config.json and a model card",
@@ -78,19 +79,26 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except Exception as error:
-        # Lightning and torch wrap what a worker or callback raised: a mistake of the user's keeps its two lines.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None and (reason := disk_error(error)) is not None:  # of a library's own files
-            cause = WriteError(reason, getattr(error, "filename", None) or ".")
-        if isinstance(cause, UserError):
-            print(f"error: {_rank()}{cause}", file=sys.stderr)
+        if (mistake := mistake_behind(error)) is not None:
+            print(f"error: {_rank()}{mistake}", file=sys.stderr)
             return 2
         traceback.print_exc()
         if rank := _rank():
             print(f"error: {rank}{type(error).__name__}: {(str(error).splitlines() or [''])[0]}", file=sys.stderr)
         return 1
+
+
+def mistake_behind(error: Exception) -> UserError | None:
+    """The mistake of the user's, or of the disk's, that an exception comes from; None where there is none.
+
+    Lightning and torch wrap what a worker or callback raised.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None and (reason := disk_error(error)) is not None:  # of a library's own files
+        return WriteError(reason, getattr(error, "filename", None) or ".")
+    return cause
 
 
 def _rank() -> str:

@@ -356,7 +356,7 @@ _EXPECTED = (
 )
 
 
-def _quiet_expected() -> None:
+def quiet_expected() -> None:
     """Leaves out the messages that are expected in every run; all others are shown."""
     warnings.filterwarnings("ignore", message=r".*treespec, LeafSpec")  # lightning 2.6 calling torch 2.13
     warnings.filterwarnings("ignore", message=r"(?s).*instantiate_classes")  # renamed in jsonargparse 5
@@ -368,7 +368,7 @@ def _quiet_expected() -> None:
 
 def run_command(command: str, args: list[str]) -> int:
     """Runs `fit`, `validate`, `test` or `predict`; returns the exit code."""
-    _quiet_expected()
+    quiet_expected()
     torch.set_float32_matmul_precision("high")  # TF32 on GPUs that have it; no effect on CPUs
     if command == "fit":
         fit(args)

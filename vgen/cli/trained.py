@@ -98,22 +98,32 @@ def read_options(given: list[str]) -> dict[str, Any]:
     Raises:
         UserError: An option without a value, or no such sampler.
     """
-    import yaml
-
-    options: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UserError(f"{text!r} is no NAME=VALUE", "--option", "for instance --option steps=20")
-        try:
-            options[name] = float(value)
-            if options[name].is_integer() and value.strip().lstrip("+-").isdigit():
-                options[name] = int(value)
-        except ValueError:
-            options[name] = yaml.safe_load(value)
+    options = read_values(given, "--option", "steps=20")
     if "sampler" in options:
         options["sampler"] = _sampler(options["sampler"])
     return options
+
+
+def read_values(given: list[str], option: str, example: str) -> dict[str, Any]:
+    """Reads the values of an option that may be repeated, each NAME=VALUE: numbers, true and false, lists, text.
+
+    Raises:
+        UserError: One without a value.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UserError(f"{text!r} is no NAME=VALUE", option, f"for instance {option} {example}")
+        try:
+            values[name] = float(value)
+            if values[name].is_integer() and value.strip().lstrip("+-").isdigit():
+                values[name] = int(value)
+        except ValueError:
+            values[name] = yaml.safe_load(value)
+    return values
 
 
 def _sampler(name: Any) -> Any:
@@ -165,19 +175,33 @@ def open_data(
             "give the run directory, or first frames by --image",
         )
     moved = {} if data_root is None else {"root": data_root, "packed": None}
-    return build_data(config, {**moved, **(changes or {})}, str(file.root / "config.yaml"))
+    init_args = {**(config.get("init_args") or {}), **moved, **(changes or {})}
+    return find_data(build_data({**config, "init_args": init_args}, str(file.root / "config.yaml")))
 
 
-def build_data(config: dict[str, Any], changes: dict[str, Any], where: str) -> "VideoDataModule":
-    """Builds a data module from the `data` block of a stage.
-
-    Args:
-        config: `class_path` and `init_args`.
-        changes: Constructor arguments that are to differ.
-        where: Of the block, for messages.
+def find_data(data: "VideoDataModule") -> "VideoDataModule":
+    """Returns the data, which is there.
 
     Raises:
-        UserError: A wrong argument, or the data is not there.
+        UserError: It is not.
+    """
+    try:
+        _ = data.clip_spec  # looks for the folder
+    except UserError as error:
+        hint = "name its place now: --data-root DIR" + (f" ({error.hint})" if error.hint else "")
+        raise UserError(error.what, error.where, hint) from error
+    return data
+
+
+def build_data(config: dict[str, Any], where: str) -> "VideoDataModule":
+    """Builds a DataModule from `{"class_path", "init_args"}`.
+
+    Args:
+        config: The class and its arguments, as a recipe has them.
+        where: Where they come from, for messages.
+
+    Raises:
+        UserError: An argument does not fit the class.
     """
     from lightning.pytorch.cli import LightningArgumentParser
 
@@ -186,17 +210,11 @@ def build_data(config: dict[str, Any], changes: dict[str, Any], where: str) -> "
 
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(VideoDataModule, "data", required=True)
-    init_args = {**(config.get("init_args") or {}), **changes}
     try:
-        parsed = parser.parse_object({"data": {**config, "init_args": init_args}})
+        parsed = parser.parse_object({"data": config})
     except (argparse.ArgumentError, TypeError, ValueError, KeyError) as error:
         raise explain(str(error), where) from error
     data: VideoDataModule = parser.instantiate_classes(parsed).data
-    try:
-        _ = data.clip_spec  # looks for the folder
-    except UserError as error:
-        hint = "name its place now: --data-root DIR" + (f" ({error.hint})" if error.hint else "")
-        raise UserError(error.what, error.where, hint) from error
     return data
 
 

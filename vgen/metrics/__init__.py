@@ -13,6 +13,7 @@ from vgen.metrics.distribution import (
     ReconstructionFVD,
     VideoInceptionScore,
 )
+from vgen.metrics.diversity import Diversity
 from vgen.metrics.features import FeatureMetric
 from vgen.metrics.frames import PSNR, SSIM
 from vgen.metrics.motion import MotionEnergy, motion_energy
@@ -32,6 +33,7 @@ __all__ = [
     "ClassControl",
     "ConditionalFVD",
     "ContentDebiasedFVD",
+    "Diversity",
     "DynamicDegree",
     "FeatureMetric",
     "FrameConsistency",

@@ -39,14 +39,18 @@ def published_parameters(module: type) -> dict[str, int]:
     return dict(card.parameters) if card is not None else {}
 
 
-def recipes(family: str) -> list[Path]:
-    """Returns the family's recipes, from `lightning_configs` in the working directory or in the checkout."""
+def recipe_folder() -> Path | None:
+    """`lightning_configs` in the working directory, else in the checkout; None where there is neither."""
     import vgen
 
-    for folder in (Path("lightning_configs"), Path(vgen.__file__).parents[1] / "lightning_configs"):
-        if folder.is_dir():
-            return sorted(folder.glob(f"{family}_*.yaml"))
-    return []
+    places = (Path("lightning_configs"), Path(vgen.__file__).parents[1] / "lightning_configs")
+    return next((folder for folder in places if folder.is_dir()), None)
+
+
+def recipes(family: str) -> list[Path]:
+    """Returns the family's recipes (see `recipe_folder`)."""
+    folder = recipe_folder()
+    return [] if folder is None else sorted(folder.glob(f"{family}_*.yaml"))
 
 
 def _about(recipe: Path) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgen.cli.trained import Trained, build_data, stage_config
+from vgen.cli.trained import Trained, build_data, find_data, stage_config
 from vgen.errors import UserError, did_you_mean
 from vgen.metrics.protocols import Protocol
 from vgen.metrics.selection import Selection
@@ -68,7 +68,7 @@ class DataBlock:
         changes |= {} if sampling is None else {"sampling": sampling, "eval_sampling": sampling}
         if sampling is not None or given.get("short_clips") != "zero_first_half":
             changes["short_clips"] = "repeat_last"
-        data = build_data(self.config, changes, self.where)
+        data = find_data(build_data({**self.config, "init_args": {**given, **changes}}, self.where))
         if sampling is None:
             data.sampling = data.eval_sampling
         return data

@@ -120,10 +120,19 @@ class SmallDetector(Detector):
         name: Name of the network in the record.
         channels: Colour channels that the network takes.
         batch: Clips in each pass.
+        settings: What else belongs to the record of every number: what it was trained on, how well it reads that.
     """
 
-    def __init__(self, network: nn.Module, name: str = "compact", channels: int = 3, batch: int = 16) -> None:
-        super().__init__(Identity(name, "small", state_hash(network), {"class": type(network).__name__}), batch)
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str = "compact",
+        channels: int = 3,
+        batch: int = 16,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        facts = {"class": type(network).__name__, **(settings or {})}
+        super().__init__(Identity(name, "small", state_hash(network), facts), batch)
         self.network, self.channels = network, channels
         self.eval().requires_grad_(False)
 

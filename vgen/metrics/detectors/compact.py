@@ -272,8 +272,6 @@ def kept_classifier(
     Returns:
         The file, which `open_classifier` opens.
     """
-    from safetensors.torch import save_file
-
     settings = settings or TrainingSettings()
     fingerprint = data_fingerprint(videos, labels, {**asdict(settings), "class_names": list(class_names)})
     path = Path(folder) / f"classifier_{fingerprint}.safetensors"
@@ -292,9 +290,7 @@ def kept_classifier(
         "clips_per_class": torch.bincount(labels.cpu(), minlength=len(class_names)).tolist(),
         "fingerprint": fingerprint,
     }
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_json(path.with_suffix(".json"), record)
-    write_atomic(path, lambda temporary: save_file(weights, temporary))
+    keep_classifier(model, path, record)
     return path
 
 
@@ -317,6 +313,28 @@ def open_classifier(path: str | Path) -> CompactClassifier:
         hint = "a classifier_*.safetensors with its .json, as `vgen evaluate` keeps them under evaluation/classifier"
         raise UserError(f"no compact classifier: {what}", str(path), hint) from error
     return model.eval()
+
+
+def load_classifier(model: CompactClassifier, path: Path) -> bool:
+    """Gives a network the weights of a file and puts it into evaluation mode; False where they are not there, whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path, device=str(next(model.parameters()).device)))
+    except (OSError, SafetensorError, RuntimeError, KeyError):  # not there, or damaged
+        return False
+    model.eval()
+    return True
+
+
+def keep_classifier(model: CompactClassifier, path: Path, record: Mapping[str, Any]) -> None:
+    """Writes the weights, and `record` as JSON beside them; the weights last, so that they never lie there alone."""
+    from safetensors.torch import save_file
+
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    write_json(path.with_suffix(".json"), dict(record))
+    write_atomic(path, lambda temporary: save_file(weights, temporary))
 
 
 def data_fingerprint(videos: Tensor, labels: Tensor, settings: Mapping[str, Any]) -> str:
