@@ -102,6 +102,7 @@ def test_the_same_command_goes_on_exactly(first, recipes, tmp_path, monkeypatch,
     assert benchmark(recipes, out, "toy", "lfdm") == 0
     printed = capsys.readouterr().out
     assert "lfdm: was finished before" in printed and "frechet_small" in printed and "no FVD" in printed
+    assert "warning: the classifier reads little" in printed  # three steps teach it nothing
     rows = table(out)
     assert rows["lfdm"] == before["lfdm"] and detector.stat().st_mtime_ns == trained
     assert (out / "lfdm" / "evaluation" / "benchmark.json").stat().st_mtime_ns == kept

@@ -22,9 +22,10 @@ from vgen.files import sha256, write_json, write_text
 from vgen.video.grid import video_grid
 from vgen.video.io import write_video
 
+_READS_WELL = 0.9  # below that, figures made with the classifier say more about it than about a model
 _SHOWN = 16  # clips in the video of each recipe
 _TIMED = 8  # steps of each stage that are timed for a budget of seconds
-_SEES = {"clips": "clips seen", "steps": "optimiser steps", "seconds": "seconds of steps, timed beforehand"}
+_SEES = {"clips": "clips seen", "steps": "optimiser steps", "seconds": "seconds, by the time of a step"}
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ class Benchmark:
         floor, spec = rows[0].metrics["frechet_small"], self.clips.module.clip_spec
         detector = floor["detector"]["settings"]
         accuracy, fingerprint = detector["held_out_accuracy"], self.settings["data"]["fingerprint"]
+        weak = "warning: the classifier reads little, so that its figures say little; more --judge-steps may help"
         return [
             f"data: {self.clips.name}, {spec.frames} frames of {spec.height}x{spec.width}, "
             f"{len(spec.class_names)} classes, {self.train_clips} training clips, fingerprint {fingerprint[:12]}",
@@ -234,6 +236,7 @@ class Benchmark:
             f"{self.device}; parameters and memory: those that train, the training process's peak",
             f"frechet_small: {floor['n']} clips against {floor['n_real']} other real ones; its classifier reads "
             f"{accuracy['value']:.3f} of {accuracy['n']} held-out clips (chance {detector['chance']:.3f}); no FVD",
+            *([weak] if accuracy["value"] < _READS_WELL else []),
             f"diversity of the real clips that they are compared with: {rows[0].metrics['diversity']['real']:.3f}",
         ]
 

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="for the recipes")
     parser.add_argument("--judge-clips", type=int, default=1000, metavar="N", help="training clips it sees, at most")
     parser.add_argument(
-        "--judge-steps", type=int, default=200, metavar="N", help="steps of its training (default: 200)"
+        "--judge-steps", type=int, default=600, metavar="N", help="steps of its training (default: 600)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write (default: runs/benchmark_NAME)")
 
