@@ -89,7 +89,7 @@ class DiffusionSchedule(FullPrecisionBuffers):
         beta = betas(kind, steps)
         alpha = 1 - beta
         abar = alpha.cumprod(0)
-        previous = torch.cat((torch.ones(1, dtype=abar.dtype), abar[:-1]))
+        previous = torch.cat((abar.new_ones(1), abar[:-1]))
         variance = beta * (1 - previous) / (1 - abar)
         tables = {
             "betas": beta,
