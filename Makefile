@@ -73,7 +73,7 @@ schema: setup  ## lightning_configs/schema.json, by which editors complete and c
 parity: setup  ## every vector of PARITY_DIR (or the small ones in tests/golden) against our networks
 	$(PYTEST) $(if $(PARITY_DIR),tests/parity,tests/golden)
 
-torture: setup  ## 20 random kills (KILLS=, SEED=), each resumed and compared with an uninterrupted run (20 minutes)
+torture: setup  ## 20 random kills (KILLS=, SEED=), each resumed and compared with an uninterrupted run (5 minutes)
 	$(ONE_THREAD) $(BIN)/python -m tests.mechanics.torture --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 smoke: setup  ## every recipe with its tiny overlay, three steps per stage
