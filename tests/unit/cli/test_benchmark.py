@@ -38,7 +38,7 @@ def test_a_recipe_is_found_by_name_and_by_file(tmp_path):
 
 
 def test_lengths_of_a_recipe(lfdm):
-    assert own_lengths(lfdm, 30) == {"autoencoder": Length(1000, 16), "diffusion": Length(400, 8)}
+    assert own_lengths(lfdm, 30) == {"autoencoder": Length(1900, 8), "diffusion": Length(400, 8)}
     by_epochs = {
         "a": {"trainer": {"max_epochs": 3, "accumulate_grad_batches": 2}, "data": {"init_args": {"batch_size": 4}}}
     }
@@ -70,7 +70,7 @@ def test_a_recipe_on_the_clips_of_the_benchmark(lfdm, clips):
     for data in (pairs, whole):
         assert data["size"] == 64 and data["eval_frames"] == 16 and data["seed"] == 7 and data["labels"] == "motion"
         assert data["augmentation"] == "none" and data["train_clips"] == 30
-    assert (pairs["frames"], pairs["sampling"], pairs["batch_size"]) == (2, "very_random", 16)
+    assert (pairs["frames"], pairs["sampling"], pairs["batch_size"]) == (2, "very_random", 8)
     assert (whole["frames"], whole["sampling"], whole["batch_size"]) == (16, "first", 8)
     trainer = adapted["autoencoder"]["trainer"]
     assert trainer["max_steps"] == 85 and trainer["limit_val_batches"] == 0 and 85 % trainer["log_every_n_steps"] == 0
@@ -79,12 +79,12 @@ def test_a_recipe_on_the_clips_of_the_benchmark(lfdm, clips):
         "Checkpoint", "EMA",
     ]  # fmt: skip
     schedule = adapted["autoencoder"]["model"]["init_args"]["lr_scheduler"]["init_args"]
-    assert (schedule["total_steps"], schedule["warmup_steps"]) == (85, 4)
+    assert (schedule["total_steps"], schedule["warmup_steps"]) == (85, 2)
     # 160 clips are seen, more than the 30 that there are: encoding them once pays.
     assert adapted["diffusion"]["model"]["init_args"]["cache_latents"] is True
     little = adapt(lfdm, clips, {"autoencoder": 1, "diffusion": 1}, seed=0, accelerator="cpu")
     assert little["diffusion"]["model"]["init_args"]["cache_latents"] is False
-    assert lfdm["autoencoder"]["trainer"]["max_steps"] == 1000  # the recipe itself stays
+    assert lfdm["autoencoder"]["trainer"]["max_steps"] == 1900  # the recipe itself stays
 
 
 def test_what_does_not_fit_is_named(lfdm, clips):
