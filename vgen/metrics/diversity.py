@@ -17,4 +17,9 @@ class Diversity(FeatureMetric):
 
     def score(self, real: Features | None, fake: Features | None) -> Tensor:
         """See `FeatureMetric`; real clips do not count."""
-        return torch.pdist(self.need(fake, "fake").values.double()).mean()
+        return mean_distance(self.need(fake, "fake").values.double())
+
+
+def mean_distance(rows: Tensor) -> Tensor:
+    """Mean Euclidean distance over all pairs of rows (N, D), N >= 2: a scalar."""
+    return torch.pdist(rows).mean()

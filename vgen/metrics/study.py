@@ -13,6 +13,7 @@ from torch import Tensor
 
 from vgen.metrics.catalogue import Role
 from vgen.metrics.detectors.base import Identity
+from vgen.metrics.diversity import mean_distance
 from vgen.metrics.features import Features
 from vgen.metrics.passes import FeaturePasses, Set
 from vgen.metrics.protocols import Protocol
@@ -138,7 +139,7 @@ def study(
         reference, what = nearest(known, known, apart=True)[0][:, 0], "training clips, each without itself"
     distances, neighbours = nearest(fake, known, k)
     identity = compared.passes.detectors[compared.role].identity
-    diversity = (mean_distance(fake), mean_distance(real))
+    diversity = (float(mean_distance(fake)), float(mean_distance(real)))
     return Study(identity, training, clips, distances, neighbours, reference, what, *diversity)
 
 
@@ -185,8 +186,3 @@ def nearest(rows: Tensor, among: Tensor, k: int = 1, apart: bool = False) -> tup
             distances[own, own + start] = float("inf")
         found.append(distances.topk(k, dim=1, largest=False))
     return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
-
-
-def mean_distance(rows: Tensor) -> float:
-    """Mean Euclidean distance over all pairs of rows (N, D), N >= 2."""
-    return float(torch.pdist(rows).mean())

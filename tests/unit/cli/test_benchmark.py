@@ -38,7 +38,7 @@ def test_a_recipe_is_found_by_name_and_by_file(tmp_path):
 
 
 def test_lengths_of_a_recipe(lfdm):
-    assert own_lengths(lfdm, 30) == {"autoencoder": Length(1900, 8), "diffusion": Length(400, 8)}
+    assert own_lengths(lfdm, 30) == {"autoencoder": Length(1900, 8), "diffusion": Length(700, 4)}
     by_epochs = {
         "a": {"trainer": {"max_epochs": 3, "accumulate_grad_batches": 2}, "data": {"init_args": {"batch_size": 4}}}
     }
@@ -71,7 +71,7 @@ def test_a_recipe_on_the_clips_of_the_benchmark(lfdm, clips):
         assert data["size"] == 64 and data["eval_frames"] == 16 and data["seed"] == 7 and data["labels"] == "motion"
         assert data["augmentation"] == "none" and data["train_clips"] == 30
     assert (pairs["frames"], pairs["sampling"], pairs["batch_size"]) == (2, "very_random", 8)
-    assert (whole["frames"], whole["sampling"], whole["batch_size"]) == (16, "first", 8)
+    assert (whole["frames"], whole["sampling"], whole["batch_size"]) == (16, "first", 4)
     trainer = adapted["autoencoder"]["trainer"]
     assert trainer["max_steps"] == 85 and trainer["limit_val_batches"] == 0 and 85 % trainer["log_every_n_steps"] == 0
     assert [c["class_path"].rpartition(".")[2] for c in trainer["callbacks"]] == ["Checkpoint"]
@@ -80,7 +80,7 @@ def test_a_recipe_on_the_clips_of_the_benchmark(lfdm, clips):
     ]  # fmt: skip
     schedule = adapted["autoencoder"]["model"]["init_args"]["lr_scheduler"]["init_args"]
     assert (schedule["total_steps"], schedule["warmup_steps"]) == (85, 2)
-    # 160 clips are seen, more than the 30 that there are: encoding them once pays.
+    # 80 clips are seen, more than the 30 that there are: encoding them once pays.
     assert adapted["diffusion"]["model"]["init_args"]["cache_latents"] is True
     little = adapt(lfdm, clips, {"autoencoder": 1, "diffusion": 1}, seed=0, accelerator="cpu")
     assert little["diffusion"]["model"]["init_args"]["cache_latents"] is False

@@ -9,10 +9,11 @@ from tests.tiny_detector import moving_clips, tiny_detector, write_classifier
 from vgen.errors import UserError
 from vgen.metrics import Protocol
 from vgen.metrics.detectors.choice import chosen_detector, chosen_detectors, read_choices
+from vgen.metrics.diversity import mean_distance
 from vgen.metrics.evaluation import compare
 from vgen.metrics.generated import ClipMaker, Sample, SampleStore, StoredClips, generate
 from vgen.metrics.sources import TensorClips
-from vgen.metrics.study import mean_distance, nearest, study
+from vgen.metrics.study import nearest, study
 
 PROTOCOL = Protocol("tiny", 4, n_real=None, n_fake=None)
 
