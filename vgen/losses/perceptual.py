@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vgen.configurable import Configurable
 from vgen.errors import UserError
 from vgen.losses.pyramid import ImagePyramid
+from vgen.nn import winograd
 from vgen.nn.precision import at_least_fp32
 from vgen.nn.recompute import recompute
 
@@ -20,6 +21,7 @@ VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
 _LAYOUT = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
 # convolutions (counted from 0) after whose ReLU features are taken: relu1_1, 2_1, 3_1, 4_1, 5_1
 _TAPS = (0, 2, 4, 8, 12)
+_LARGE = 64  # pixels
 
 
 class FrozenVGG19(nn.Module):
@@ -43,6 +45,7 @@ class FrozenVGG19(nn.Module):
         state = _random_state() if random_init else _read_state(weights)
         index = 0
         self.convolutions = 0
+        self._transformed: dict[int, Tensor] = {}  # of `winograd`, as they are needed
         for width in _LAYOUT:
             if width:
                 for name in ("weight", "bias"):
@@ -61,12 +64,22 @@ class FrozenVGG19(nn.Module):
             if not width:
                 x = F.max_pool2d(x, 2)
                 continue
-            x = F.conv2d(x, getattr(self, f"weight{done}"), getattr(self, f"bias{done}"), padding=1)
-            x = F.relu(x, inplace=True)
+            x = F.relu(self._convolution(done, x), inplace=True)
             if done in _TAPS:
                 features.append(x)
             done += 1
         return features
+
+    def _convolution(self, number: int, x: Tensor) -> Tensor:
+        weight, bias = getattr(self, f"weight{number}"), getattr(self, f"bias{number}")
+        if not winograd.pays(x, weight):
+            if x.device.type == "cpu":  # what is large runs faster with channels last, what is tiny does not
+                large = x.shape[-2] * x.shape[-1] >= _LARGE
+                x = x.contiguous(memory_format=torch.channels_last if large else torch.contiguous_format)
+            return F.conv2d(x, weight, bias, padding=1)
+        if number not in self._transformed:
+            self._transformed[number] = winograd.transformed(weight)
+        return winograd.WinogradConv2d.apply(x, self._transformed[number], bias)  # type: ignore[no-any-return]
 
 
 def _read_state(weights: str | None) -> dict[str, Tensor]:
