@@ -56,7 +56,7 @@ def rows(clips):
     return orders(clips, lambda made, way: measure(clips, made, way, small, lpips, lpips_clips=4))
 
 
-def test_every_stated_order_holds(rows):
+def test_stated_orders_hold_on_drawn_clips(rows):
     measured = {str(row["metric"]) for row in rows}
     assert measured == {name for name in EXPECTED if not name.endswith("_random")}
     # The kernel distance is unbiased, and of 24 clips as uncertain as two neighbouring levels are apart.
