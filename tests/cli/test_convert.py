@@ -15,9 +15,10 @@ from vgen.cli.main import main
 from vgen.conditioning import LabelEmbedding
 from vgen.diffusion import DDIM, GaussianDiffusion
 from vgen.models.lfdm import LFAE, LatentFlowAutoencoder, RegionPredictorConfig, Unet3D
-from vgen.models.lfdm.weights import SCHEDULE_BUFFERS, lfae_config, lfae_state, unet_config, unet_state
+from vgen.models.lfdm.weights import lfae_config, lfae_state, unet_config, unet_state
 from vgen.weights import WarmStart
 from vgen.weights.checkpoint import instantiate, read_model_file, warm_start
+from vgen.weights.factorised_unet import SCHEDULE_BUFFERS
 
 WIDTH = 16  # of the text model
 PARTS = ("generator", "region_predictor", "bg_predictor")

@@ -1,7 +1,9 @@
 """The diffusion core: schedules, prediction types, weights, noise, guidance and samplers. It knows no network."""
 
+from vgen.diffusion.ancestral import Ancestral
+from vgen.diffusion.extension import Extended
 from vgen.diffusion.gaussian import GaussianDiffusion
-from vgen.diffusion.guidance import classifier_free
+from vgen.diffusion.guidance import classifier_free, guided
 from vgen.diffusion.noise import ClipNoise, NoiseSource, mixed_noise
 from vgen.diffusion.samplers import DDIM, DDPM, Sampler
 from vgen.diffusion.schedules import DiffusionSchedule
@@ -12,9 +14,11 @@ from vgen.diffusion.weighting import LossWeighting
 __all__ = [
     "DDIM",
     "DDPM",
+    "Ancestral",
     "ClipNoise",
     "DPMSolverPP",
     "DiffusionSchedule",
+    "Extended",
     "GaussianDiffusion",
     "LossWeighting",
     "NoiseSource",
@@ -22,5 +26,6 @@ __all__ = [
     "Threshold",
     "UniPC",
     "classifier_free",
+    "guided",
     "mixed_noise",
 ]

@@ -25,6 +25,7 @@ class GaussianDiffusion(Configurable, nn.Module):
         loss_type: Distance of output and target: l2, l1 or huber.
         weighting: Weight of each sample by its noise level.
         threshold: What is done to x0 while sampling.
+        beta_ends: First and last beta of a linear or scaled linear schedule, instead of the usual ones.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class GaussianDiffusion(Configurable, nn.Module):
         loss_type: Literal["l2", "l1", "huber"] = "l2",
         weighting: LossWeighting | None = None,
         threshold: Threshold | None = None,
+        beta_ends: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
-        self.schedule = DiffusionSchedule(schedule, steps)
+        self.schedule = DiffusionSchedule(schedule, steps, beta_ends)
         self.prediction: Prediction = prediction
         self.loss_type = loss_type
         # plain data is accepted beside the classes, as a checkpoint records it
@@ -73,6 +75,19 @@ class GaussianDiffusion(Configurable, nn.Module):
         weight = self.weighting(self.schedule.snr[t], self.prediction)
         return each if weight is None else each * weight
 
+    def estimate(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The x0 that the network's output means, without threshold; arguments as in `x0_eps`."""
+        output = output.float()
+        if self.prediction == "eps":  # by the tables: 1/alpha reaches 64,000 at the end of a cosine schedule
+            reciprocal = gather(self.schedule.sqrt_recip_alphas_cumprod, t, x_t)
+            return reciprocal * x_t - gather(self.schedule.sqrt_recipm1_alphas_cumprod, t, x_t) * output
+        return predict.to_x0(self.prediction, output, x_t, *self.schedule.alpha_sigma(t, x_t))
+
+    def output_of(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The network's output that means x0 at x_t: the inverse of `estimate`."""
+        alpha, sigma = self.schedule.alpha_sigma(t, x_t)
+        return predict.target(self.prediction, x0, predict.eps_of(x0, x_t, alpha, sigma), alpha, sigma)
+
     def x0_eps(self, output: Tensor, x_t: Tensor, t: Tensor, rederive: bool = False) -> tuple[Tensor, Tensor]:
         """Thresholded x0 and eps from the network's (guided) output.
 
@@ -83,16 +98,10 @@ class GaussianDiffusion(Configurable, nn.Module):
             rederive: Return the eps that leads from the thresholded x0 to x_t; otherwise the network's own.
         """
         alpha, sigma = self.schedule.alpha_sigma(t, x_t)
-        output = output.float()
-        if self.prediction == "eps":  # by the tables: 1/alpha reaches 64,000 at the end of a cosine schedule
-            reciprocal = gather(self.schedule.sqrt_recip_alphas_cumprod, t, x_t)
-            x0 = reciprocal * x_t - gather(self.schedule.sqrt_recipm1_alphas_cumprod, t, x_t) * output
-        else:
-            x0 = predict.to_x0(self.prediction, output, x_t, alpha, sigma)
-        x0 = self.threshold(x0)
+        x0 = self.threshold(self.estimate(output, x_t, t))
         if rederive:
             return x0, predict.eps_of(x0, x_t, alpha, sigma)
-        return x0, predict.to_eps(self.prediction, output, x_t, alpha, sigma)
+        return x0, predict.to_eps(self.prediction, output.float(), x_t, alpha, sigma)
 
     def full(self, t: int, like: Tensor) -> Tensor:
         """The same timestep for each sample of `like`: (B,) int64."""

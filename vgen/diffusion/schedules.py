@@ -40,16 +40,18 @@ def scaled_linear_betas(steps: int, start: float = 0.00085, end: float = 0.012) 
     return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64).square()
 
 
-def betas(kind: ScheduleKind, steps: int) -> Tensor:
-    """The named schedule, (steps,) fp64."""
+def betas(kind: ScheduleKind, steps: int, ends: tuple[float, float] | None = None) -> Tensor:
+    """The named schedule, (steps,) fp64; `ends` are the first and last beta of a linear or scaled linear one."""
+    if ends is not None and kind not in ("linear", "scaled_linear"):
+        raise ValueError(f"a {kind} schedule has no ends to choose")
     if kind == "cosine":
         return cosine_betas(steps)
     if kind == "cosine_iddpm":
         return cosine_betas(steps, largest=0.999)
     if kind == "linear":
-        return linear_betas(steps)
+        return linear_betas(steps, *ends or ())
     if kind == "scaled_linear":
-        return scaled_linear_betas(steps)
+        return scaled_linear_betas(steps, *ends or ())
     raise ValueError(f"unknown schedule {kind!r}")
 
 
@@ -67,6 +69,7 @@ class DiffusionSchedule(FullPrecisionBuffers):
     Args:
         kind: cosine (beta cut at .9999), cosine_iddpm (.999), linear or scaled_linear.
         steps: Steps T.
+        beta_ends: First and last beta of a linear or scaled linear schedule, instead of the usual ones.
     """
 
     betas: Tensor
@@ -83,10 +86,12 @@ class DiffusionSchedule(FullPrecisionBuffers):
     posterior_mean_coef2: Tensor
     snr: Tensor
 
-    def __init__(self, kind: ScheduleKind = "cosine", steps: int = 1000) -> None:
+    def __init__(
+        self, kind: ScheduleKind = "cosine", steps: int = 1000, beta_ends: tuple[float, float] | None = None
+    ) -> None:
         super().__init__()
         self.kind, self.steps = kind, steps
-        beta = betas(kind, steps)
+        beta = betas(kind, steps, beta_ends)
         alpha = 1 - beta
         abar = alpha.cumprod(0)
         previous = torch.cat((abar.new_ones(1), abar[:-1]))

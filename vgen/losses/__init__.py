@@ -1,11 +1,13 @@
 """Losses that are configured by plain data and know no family."""
 
 from vgen.losses.equivariance import RandomTransform, TransformConfig, equivariance_affine, equivariance_shift
+from vgen.losses.lpips import LPIPS
 from vgen.losses.perceptual import FrozenVGG19, VGGPyramid
 from vgen.losses.pyramid import ImagePyramid, L1Pyramid
 from vgen.losses.regularisers import logit_penalty
 
 __all__ = [
+    "LPIPS",
     "FrozenVGG19",
     "ImagePyramid",
     "L1Pyramid",

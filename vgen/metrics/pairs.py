@@ -11,13 +11,14 @@ from vgen.metrics.consistency import PixelScore
 from vgen.metrics.features import Features
 from vgen.metrics.frames import psnr, ssim
 from vgen.metrics.per_clip import separate
-from vgen.metrics.perceptual import Backbone, LPIPSConvention, LPIPSDistance
+from vgen.metrics.perceptual import LPIPSConvention, LPIPSDistance
 from vgen.metrics.protocols.protocol import Quantise
 from vgen.metrics.ranks import raise_together, rank_and_size
 from vgen.metrics.reading import ClipReader, same_size
 from vgen.metrics.record import EvaluationRecord, described, versions
 from vgen.metrics.selection import ClipRef
 from vgen.metrics.sources import ClipSource
+from vgen.nn.lpips import LPIPSBackbone as Backbone
 
 # Per-clip scores (B,) of two batches (B, C, T, H, W) in [0, 1], by name and convention.
 FRAME_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,7 +1,5 @@
 """LPIPS (Zhang et al. 2018) of pairs of clips, by the authors' package."""
 
-import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +10,10 @@ from torch import Tensor, nn
 from vgen.metrics.detectors import recipe, registry
 from vgen.metrics.detectors.base import full_precision
 from vgen.metrics.per_clip import PerClipMetric
+from vgen.nn.lpips import LPIPSBackbone as Backbone
+from vgen.nn.lpips import backbone_names, load_backbone, lpips_network
 from vgen.weights.unpickle import read_official
 
-Backbone = Literal["alex", "vgg"]
 LPIPSConvention = Literal["mean", "spatial"]
 
 
@@ -37,22 +36,14 @@ class LPIPSDistance(nn.Module):
         self, net: Backbone = "alex", weights: str | Path | None = None, random_init: bool = False, salt: str = ""
     ) -> None:
         super().__init__()
-        import lpips
-
         file = None if random_init else registry.find(f"lpips_{net}", weights)
-        with warnings.catch_warnings():
-            # The package passes torchvision's old argument `pretrained`.
-            warnings.filterwarnings("ignore", message="(?s).*(pretrained|Arguments other than a weight enum).*")
-            self.network: Any = lpips.LPIPS(net=net, version="0.1", pnet_rand=True, verbose=False)
-        own = {key: value for key, value in self.network.state_dict().items() if key.startswith("net.")}
+        self.network: Any = lpips_network(net)
         if file is None:
-            named = {f"{net}/{key}": value for key, value in own.items()}
-            filled = {key.partition("/")[2]: value for key, value in recipe.plain_network(named, salt).items()}
+            own, names = self.network.state_dict(), backbone_names(self.network)
+            filled = recipe.plain_network({f"{net}/{key}": own[key] for key in names}, salt)
+            load_backbone(self.network, {name: filled[f"{net}/{key}"] for key, name in names.items()})
         else:
-            official = read_official(file)
-            # The slices keep torchvision's numbers: net.slice2.3.weight is features.3.weight.
-            filled = {key: official[re.sub(r"^net\.slice\d+\.", "features.", key)] for key in own}
-        self.network.load_state_dict({**self.network.state_dict(), **filled})
+            load_backbone(self.network, read_official(file))
         self.net, self.random_init = net, random_init
         self.eval().requires_grad_(False)
 

@@ -46,3 +46,51 @@ def _by_formula(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: flo
         if bias is not None:
             logits = (logits.unflatten(0, v.shape[:2]) + bias.mT).flatten(0, 1)
         return torch.bmm(logits.softmax(dim=1).mT, values).unflatten(0, v.shape[:2]).to(v.dtype)
+
+
+def attend_relative(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_positions: Tensor,
+    value_positions: Tensor,
+    bias: Tensor | None = None,
+    swapped: bool = False,
+) -> Tensor:
+    """softmax(q (k + p_k)^T + bias) (v + p_v), with embeddings p of relative positions (Shaw et al. 2018, eq. 3, 4).
+
+    Args:
+        q: Scaled queries (N, heads, L, D).
+        k: (N, heads, S, D).
+        v: (N, heads, S, D).
+        key_positions: p_k of each pair of query and key, (L, S, D).
+        value_positions: p_v, (L, S, D).
+        bias: As in `attend`.
+        swapped: Add the term q p_k of (query j, key i) to the logits of (query i, key j), as LVDM's release does.
+
+    Returns:
+        (N, heads, L, D).
+    """
+    term = _by_position(q, key_positions.mT)
+    logits = at_least_fp32(q @ k.mT) + at_least_fp32(term.mT if swapped else term)
+    if bias is not None:
+        logits = logits + bias
+    weight = logits.softmax(dim=-1).to(v.dtype)
+    return weight @ v + _by_position(weight, value_positions)
+
+
+def _by_position(x: Tensor, tables: Tensor) -> Tensor:
+    """(N, heads, L, A) by a matrix of each position (L, A, B) -> (N, heads, L, B), as L products of matrices."""
+    rows = x.flatten(0, 1).transpose(0, 1)  # (L, N heads, A)
+    return torch.bmm(rows, tables.to(x.dtype)).transpose(0, 1).unflatten(0, x.shape[:2])
+
+
+def separate_images(frames: int, images: int, device: torch.device | None = None) -> Tensor:
+    """The bias under which the last `images` of `frames` see themselves alone, and the others each other.
+
+    Returns:
+        (1, frames, frames): 0 where a frame sees another one, else minus infinity.
+    """
+    video = torch.arange(frames, device=device) < frames - images
+    together = (video[:, None] & video) | torch.eye(frames, dtype=torch.bool, device=device)
+    return torch.zeros(1, frames, frames, device=device).masked_fill(~together, -torch.inf)

@@ -27,6 +27,22 @@ class SinusoidalEmbedding(nn.Module):
         return torch.cat((angle.sin(), angle.cos()), dim=-1)
 
 
+def cosine_embedding(time: Tensor, dim: int) -> Tensor:
+    """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-2i/dim), i < dim/2, as in the code of ADM and latent diffusion.
+
+    Args:
+        time: (B,).
+        dim: Size of the embedding; the last entry of an odd one is zero.
+
+    Returns:
+        (B, dim), fp32.
+    """
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, device=time.device, dtype=torch.float32) * (-math.log(10000) / half))
+    angle = time.float()[:, None] * frequencies
+    return nn.functional.pad(torch.cat((angle.cos(), angle.sin()), dim=-1), (0, dim % 2))
+
+
 def rotary_angles(frequencies: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """The cos and sin of position x frequency, each repeated for its pair: two (length, 2 x len(frequencies)), fp32."""
     position = torch.arange(length, device=frequencies.device, dtype=torch.float32)
@@ -57,14 +73,15 @@ class RotaryEmbedding(FullPrecisionBuffers):
 
     Args:
         dim: Even number of features that are rotated.
+        stored: Whether the state dict has them: released weights may bring others.
     """
 
     freqs: Tensor
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, stored: bool = False) -> None:
         super().__init__()
         frequencies = 10000.0 ** (-torch.arange(0, dim, 2).float() / dim)
-        self.register_buffer("freqs", frequencies, persistent=False)
+        self.register_buffer("freqs", frequencies, persistent=stored)
 
     def forward(self, length: int) -> tuple[Tensor, Tensor]:
         """The cos and sin for positions 0..length-1, each (length, dim)."""
@@ -100,3 +117,24 @@ class RelativePositionBias(nn.Module):
         """Returns (heads, length, length), to be added to the attention logits."""
         weight = self.relative_attention_bias.weight
         return self.relative_attention_bias(self.buckets(length, weight.device)).permute(2, 0, 1)
+
+
+class RelativePositions(nn.Module):
+    """Learned embeddings of the distance of two tokens, clipped (Shaw et al. 2018, section 3.2).
+
+    Args:
+        dim: Width of an embedding: that of an attention head.
+        max_distance: Distance M from which on all tokens on a side share an embedding.
+    """
+
+    def __init__(self, dim: int, max_distance: int) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.embeddings_table = nn.Parameter(torch.empty(2 * max_distance + 1, dim))
+        nn.init.xavier_uniform_(self.embeddings_table)
+
+    def forward(self, length: int) -> Tensor:
+        """(length, length, dim): the embedding of key - query for each pair (query, key)."""
+        position = torch.arange(length, device=self.embeddings_table.device)
+        distance = (position[None, :] - position[:, None]).clamp(-self.max_distance, self.max_distance)
+        return self.embeddings_table[distance + self.max_distance]

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vgen.nn.precision import at_least_fp32
+
 
 class ChannelLayerNorm(nn.Module):
     """LayerNorm over the channels of tokens, with a gain and no bias; biased variance, statistics in fp32.
@@ -22,3 +24,21 @@ class ChannelLayerNorm(nn.Module):
         """(..., C) -> the same shape; what is not contiguous becomes so."""
         gain = self.gamma.flatten()
         return F.layer_norm(tokens, gain.shape, gain, None, self.eps)
+
+
+class ChannelRMSNorm(nn.Module):
+    """Divides by the root mean square over channels, with a gain (Zhang & Sennrich 2019); statistics in fp32.
+
+    Args:
+        dim: Channels C.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scale = dim**0.5
+        self.gamma = nn.Parameter(torch.ones(dim, 1, 1, 1))  # the shape of released weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) -> the same shape."""
+        length = torch.linalg.vector_norm(at_least_fp32(x), dim=1, keepdim=True).clamp(min=1e-12)
+        return x * (self.scale / length).to(x.dtype) * self.gamma

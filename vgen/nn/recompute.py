@@ -10,14 +10,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(function: Callable[..., Any], *args: Any, norms_of: nn.Module | None = None) -> Any:
-    """Calls a deterministic function without keeping what its backward pass needs; gradients are exact.
+def recompute(function: Callable[..., Any], *args: Any, norms_of: nn.Module | None = None, random: bool = False) -> Any:
+    """Calls a function without keeping what its backward pass needs; gradients are exact.
 
     Args:
-        function: A module, or a function of modules; it draws no random numbers.
+        function: A module, or a function of modules.
         args: Its arguments.
         norms_of: Where the function's BatchNorm layers are, if it is no module: their running statistics are updated
             once, although the layers run twice.
+        random: The function draws random numbers (dropout): the second time, the same ones.
     """
     if not torch.is_grad_enabled():
         return function(*args)
@@ -30,7 +31,7 @@ def recompute(function: Callable[..., Any], *args: Any, norms_of: nn.Module | No
             return nullcontext(), _statistics_as_they_are(norms)
 
         options["context_fn"] = contexts
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **options)
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=random, **options)
 
 
 @contextmanager

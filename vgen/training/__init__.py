@@ -1,7 +1,16 @@
 """LightningModule bases, and the strategy that spreads a model over ranks."""
 
 from vgen.training.base import SingleLossModule, VideoModule
-from vgen.training.sampling import SamplesClips
+from vgen.training.diffusion import Extension, VideoDiffusion
+from vgen.training.sampling import SamplesClips, StreamsClips
 from vgen.training.sharding import FullySharded
 
-__all__ = ["FullySharded", "SamplesClips", "SingleLossModule", "VideoModule"]
+__all__ = [
+    "Extension",
+    "FullySharded",
+    "SamplesClips",
+    "SingleLossModule",
+    "StreamsClips",
+    "VideoDiffusion",
+    "VideoModule",
+]

@@ -1,5 +1,7 @@
 """How models are asked for clips: the checks, defaults and devices that every family shares."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,23 +56,33 @@ class SamplesClips:
         Raises:
             UserError: When a condition is missing or unknown, or the counts differ.
         """
-        conditions = dict(conditions or {}) | self._inputs(n, image, label, text)
+        conditions = dict(conditions or {}) | self.batch_conditions(n, image, label, text)
+        conditions, seeds = self._checked(conditions, n, seeds)
+        with self._evaluating():
+            return self.generate(conditions, n, frames or self.clip_spec.frames, seeds, dict(options or {}))
+
+    def _checked(self, conditions: dict[str, Any], n: int, seeds: list[int] | None) -> tuple[dict[str, Any], list[int]]:
+        """Conditions on the device and a seed for each clip, as many as there are clips."""
         seeds = list(range(n)) if seeds is None else list(seeds)
         if len(seeds) != n:
             raise UserError(f"{len(seeds)} seeds for {n} clips", "sample(seeds=)")
         for key, value in conditions.items():
             if len(value) != n:
                 raise UserError(f"condition {key!r} has {len(value)} entries for {n} clips", "sample(conditions=)")
-        conditions = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in conditions.items()}
+        moved = {k: v.to(self.device) if isinstance(v, Tensor) else v for k, v in conditions.items()}
+        return moved, seeds
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         was_training = self.training
         self.eval()  # type: ignore[attr-defined]
         try:
-            return self.generate(conditions, n, frames or self.clip_spec.frames, seeds, dict(options or {}))
+            yield
         finally:
             self.train(was_training)  # type: ignore[attr-defined]
 
-    def _inputs(self, n: int, image: Any, label: Any, text: Any) -> dict[str, Any]:
-        """Turns what a person gives into batch form."""
+    def batch_conditions(self, n: int, image: Any = None, label: Any = None, text: Any = None) -> dict[str, Any]:
+        """Turns what a person gives (see `sample`) into conditions in batch form."""
         spec = self.clip_spec
         result: dict[str, Any] = {}
         if image is not None:
@@ -83,3 +95,53 @@ class SamplesClips:
         if text is not None:
             result["text"] = list(text) if isinstance(text, (list, tuple)) else [text] * n
         return result
+
+
+class StreamsClips(SamplesClips):
+    """Mixin of a `VideoModule` that generates videos of any length clip by clip, from its own `generate_pieces`."""
+
+    def generate_pieces(
+        self,
+        conditions: dict[str, Any],
+        n: int,
+        frames: int,
+        seeds: list[int],
+        options: dict[str, Any],
+        state: dict[str, Tensor],
+    ) -> Iterator[Tensor]:
+        """Generates pieces (n, C, t, H, W) in [-1, 1]; see `vgen.video.protocols.Streams`."""
+        raise NotImplementedError(f"{type(self).__name__} must define generate_pieces(...)")
+
+    def generate(
+        self, conditions: dict[str, Any], n: int, frames: int, seeds: list[int], options: dict[str, Any]
+    ) -> Tensor:
+        """All pieces in one tensor (n, C, T, H, W)."""
+        return torch.cat(list(self.generate_pieces(conditions, n, frames, seeds, options, {})), dim=2)
+
+    @torch.no_grad()
+    def stream(
+        self,
+        conditions: dict[str, Any],
+        n: int,
+        frames: int,
+        seeds: list[int] | None = None,
+        options: dict[str, Any] | None = None,
+        state: dict[str, Tensor] | None = None,
+    ) -> Iterator[Tensor]:
+        """Yields the pieces of n videos; see `vgen.video.protocols.Streams`.
+
+        Args:
+            conditions: Conditions in batch form, first dimension n.
+            n: Number of videos.
+            frames: Frames of each.
+            seeds: One per video; default 0..n-1.
+            options: Sampler settings that differ from the recipe's.
+            state: What an earlier stream with the same arguments left behind; it is kept up to date in place.
+
+        Raises:
+            UserError: When a condition or option is unknown, or the counts differ.
+        """
+        conditions, seeds = self._checked(conditions, n, seeds)
+        with self._evaluating():
+            state = {} if state is None else state
+            yield from self.generate_pieces(conditions, n, frames, seeds, dict(options or {}), state)

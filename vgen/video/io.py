@@ -10,7 +10,7 @@ the decoder hid an error are frames, and `examine` counts them. Anything else is
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -237,8 +237,20 @@ def write_video(path: str | os.PathLike[str], video: Tensor, fps: float, crf: in
         upscale_to: Small clips are enlarged by the largest whole factor (nearest neighbour) that keeps the longer
             side within this many pixels. 0: never.
     """
-    frames = _enlarge(_to_frames(video), upscale_to)
-    encode(path, frames, fps, codec="libx264", options={"crf": str(crf), "preset": "medium"})
+    with video_writer(path, fps, crf, upscale_to) as append:
+        append(video)
+
+
+@contextmanager
+def video_writer(
+    path: str | os.PathLike[str], fps: float, crf: int = 18, upscale_to: int = 256
+) -> Iterator[Callable[[Tensor], None]]:
+    """Yields a function that appends a piece (C, t, H, W) uint8 to a video; see `write_video`.
+
+    The bytes of the file do not depend on how it was cut into pieces. It takes its name when the block ends.
+    """
+    with encoder(path, fps, options={"crf": str(crf), "preset": "medium"}) as append:
+        yield lambda piece: append(_enlarge(_to_frames(piece), upscale_to))
 
 
 def write_gif(path: str | os.PathLike[str], video: Tensor, fps: float, upscale_to: int = 256) -> None:
@@ -258,13 +270,24 @@ def encode(
     options: dict[str, str] | None = None,
     codec_tag: str | None = None,
 ) -> None:
-    """Encodes frames (T, H, W, 3) uint8 with any of FFmpeg's encoders; odd sizes repeat their last row or column.
+    """Encodes frames (T, H, W, 3) uint8; see `encoder`."""
+    with encoder(path, fps, codec, options, codec_tag) as append:
+        append(frames)
 
-    `codec_tag` is the four letters that the header shows, e.g. "XVID" with codec "mpeg4" for UCF-like AVI files.
+
+@contextmanager
+def encoder(
+    path: str | os.PathLike[str],
+    fps: float,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    codec_tag: str | None = None,
+) -> Iterator[Callable[[Pixels], None]]:
+    """Yields a function that encodes frames (T, H, W, 3) uint8 with any of FFmpeg's encoders.
+
+    Odd sizes repeat their last row or column. `codec_tag` is the four letters that the header shows, e.g. "XVID" with
+    codec "mpeg4" for UCF-like AVI files.
     """
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     if codec == "libx264":
         # x264's macroblock tree is not deterministic on pictures of a few dozen pixels: measured at 32 x 32, one clip
         # in ten came out with other bytes.
@@ -272,13 +295,25 @@ def encode(
     with atomic_path(Path(path)) as temporary, av.open(str(temporary), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001), options=options or {})
         assert isinstance(stream, av.VideoStream)
-        stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuv420p"
+        stream.pix_fmt = "yuv420p"
         # One thread: the same frames give the same bytes on every machine.
         stream.codec_context.thread_count = 1
         if codec_tag is not None:
             stream.codec_context.codec_tag = codec_tag
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        empty = True
+
+        def append(frames: Pixels) -> None:
+            nonlocal empty
+            height, width = frames.shape[1:3]
+            if height % 2 or width % 2:
+                frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            if empty:
+                stream.height, stream.width = frames.shape[1:3]
+                empty = False
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+
+        yield append
         container.mux(stream.encode(None))
 
 

@@ -42,9 +42,27 @@ class Streams(Protocol):
     """A model that generates a video piece by piece."""
 
     def stream(
-        self, conditions: dict[str, Any], n: int, frames: int, seeds: list[int] | None = None
+        self,
+        conditions: dict[str, Any],
+        n: int,
+        frames: int,
+        seeds: list[int] | None = None,
+        options: dict[str, Any] | None = None,
+        state: dict[str, Tensor] | None = None,
     ) -> Iterator[Tensor]:
-        """Yields pieces (n, C, t, H, W) in [-1, 1] whose t add up to `frames`."""
+        """Yields pieces (n, C, t, H, W) in [-1, 1] whose t add up to `frames`, in constant memory.
+
+        Args:
+            conditions: As in `Samples.sample`.
+            n: Number of videos.
+            frames: Frames of each video.
+            seeds: One per video; None means 0..n-1. All noise of a piece is a function of its video's seed, the
+                piece's number and the sampling step.
+            options: As in `Samples.sample`.
+            state: A dict that the stream keeps up to date: before it yields a piece, it puts in all that it needs to
+                go on behind that piece. Handed to a new stream with the same other arguments, that one yields the
+                pieces that are missing, to the bit. Empty or None: from the beginning.
+        """
 
 
 @runtime_checkable

@@ -2,7 +2,8 @@
 
 Nothing in a file is run: one that holds more than tensors and plain containers is refused. A family takes part by a
 module `vgen/models/<family>/convert.py` with a function `convert(preset, class_names, fps, ...)`, whose further
-arguments become options, and a table `DATA` of the DataModule of each preset.
+arguments become options, and a table `DATA` of the DataModule of each preset. Where the release has another name than
+the family, the module is `convert_<release>.py`.
 """
 
 import argparse
@@ -26,12 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("options", nargs=argparse.REMAINDER, metavar="...", help="see `vgen convert FAMILY --help`")
 
 
-def families() -> list[str]:
-    """The families that official files can be converted for."""
+def families() -> dict[str, str]:
+    """The families and releases that official files can be converted for, and their modules."""
     import vgen
 
     folder = Path(vgen.__file__).parent / "models"
-    return sorted(path.parent.name for path in folder.glob("*/convert.py"))
+    found = {}
+    for path in sorted(folder.glob("*/convert*.py")):
+        family = path.parent.name
+        found[path.stem.removeprefix("convert").removeprefix("_") or family] = f"vgen.models.{family}.{path.stem}"
+    return found
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.family not in known:
         hint = did_you_mean(args.family, known) or f"there: {', '.join(known)}"
         raise UserError(f"no official files can be converted for family {args.family!r}", "vgen convert", hint)
-    module = importlib.import_module(f"vgen.models.{args.family}.convert")
+    module = importlib.import_module(known[args.family])
     given = _parse(module, args.family, args.options)
     out, overwrite = Path(given.pop("out")), given.pop("overwrite")
     return _write(module, given, out, overwrite)
@@ -94,7 +99,9 @@ def _write(module: ModuleType, given: dict[str, Any], out: Path, overwrite: bool
 
     check_target(out, overwrite)
     data = getattr(datamodules, module.DATA[given["preset"]])
-    export, lines = module.convert(**given, class_names=tuple(data.class_names), fps=float(data.own_fps))
+    # Names that stand in a set's own lists are known where the set is.
+    names = data.class_names if isinstance(data.class_names, tuple) else ()
+    export, lines = module.convert(**given, class_names=names, fps=float(data.own_fps))
     print("\n".join(lines), flush=True)
     with atomic_folder(out) as folder:
         write_export(export, folder)

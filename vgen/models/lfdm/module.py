@@ -4,12 +4,10 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from vgen.codecs import Latent, LatentCache, open_codec
@@ -20,6 +18,7 @@ from vgen.models.lfdm.autoencoder_module import LatentFlowAutoencoder
 from vgen.models.lfdm.networks import Unet3D
 from vgen.models.lfdm.target import FlowTarget
 from vgen.training import SamplesClips, SingleLossModule
+from vgen.training.caching import cached_latents, on_device
 from vgen.video import ClipSpec, Field
 from vgen.weights import Handoff
 
@@ -123,36 +122,14 @@ class LFDM(SamplesClips, SingleLossModule):
         self.conditioner.materialize()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.cache_latents:
-            self._cache = self._open_cache(data)
+            self._cache = cached_latents(self, self.codec, self._latents)
         if self.target.standardise and not self.target.fitted:
             batches = islice(data.train_dataloader(), self.statistics_batches)
-            self.target.fit(self._latents(self._on_device(batch)) for batch in batches)
+            self.target.fit(self._latents(on_device(self, batch)) for batch in batches)
             for name in ("mean", "std", "low", "high", "feature_std"):
                 buffer = getattr(self.target, name)
                 ranks = cast(Tensor, self.all_gather(buffer)).reshape(-1, *buffer.shape)
                 buffer.copy_({"low": ranks.amin(0), "high": ranks.amax(0)}.get(name, ranks.mean(0)))
-
-    def _open_cache(self, data: Any) -> LatentCache:
-        if not data.repeatable:
-            raise UserError(
-                "latents can be cached only where a training clip is the same in every epoch",
-                "cache_latents",
-                "set augmentation: none and sampling: uniform, or cache_latents: false",
-            )
-        key = {"data": data.fingerprint, "clips": self.clip_spec.to_dict()}
-        key["frames"] = [data.sampling, data.stride, data.short_clips, data.resize]
-        key["codec"] = [self.header()["init_args"]["codec"], self.codec.fingerprint()]
-        cache = LatentCache(Path(self.trainer.default_root_dir) / "latents.safetensors", key)
-        if self.trainer.is_global_zero and not cache.open():
-            rank_zero_info("caching the latents of the training set")
-            cache.build(data.ordered_train_dataloader(), lambda batch: self._latents(self._on_device(batch)))
-        self.trainer.strategy.barrier("vgen: latents cached")
-        cache.open()
-        return cache
-
-    def _on_device(self, batch: dict[str, Any]) -> dict[str, Any]:
-        moved: dict[str, Any] = self.transfer_batch_to_device(batch, self.device, 0)
-        return self.on_after_batch_transfer(moved, 0)
 
     @torch.no_grad()
     def _latents(self, batch: dict[str, Any]) -> Latent:

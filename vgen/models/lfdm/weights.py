@@ -13,38 +13,12 @@ from torch import Tensor
 from vgen.errors import UserError, did_you_mean
 from vgen.models.lfdm.networks import LFAE, BackgroundConfig, FlowPredictorConfig, GeneratorConfig, Unet3D
 from vgen.models.lfdm.networks.configs import RegionPredictorConfig
-from vgen.weights.keymap import KeyMap, KeyReport, Rule, subset
+from vgen.weights.factorised_unet import UNET_KEYS, common_unet_config, count_indices, denoiser_state
+from vgen.weights.keymap import KeyMap, KeyReport, Rule
 
 LFAE_PARTS = ("generator", "region_predictor", "bg_predictor")
-SCHEDULE_BUFFERS = (
-    "betas",
-    "alphas_cumprod",
-    "alphas_cumprod_prev",
-    "sqrt_alphas_cumprod",
-    "sqrt_one_minus_alphas_cumprod",
-    "log_one_minus_alphas_cumprod",
-    "sqrt_recip_alphas_cumprod",
-    "sqrt_recipm1_alphas_cumprod",
-    "posterior_variance",
-    "posterior_log_variance_clipped",
-    "posterior_mean_coef1",
-    "posterior_mean_coef2",
-)
-
 #: Our auto-encoder keeps the official names. `module.` is left by DataParallel.
 LFAE_KEYS = KeyMap([Rule(r"^module\.", "")])
-
-#: The official U-Net nests Residual(PreNorm(Rearrange(Attention))), one `fn` each; ours is one module. The rotary
-#: frequencies (the same ten times) and the schedule are constants.
-UNET_KEYS = KeyMap(
-    [
-        Rule(r"^module\.", ""),
-        Rule(rf"^({'|'.join(SCHEDULE_BUFFERS)})$"),
-        Rule(r"rotary_emb\.freqs$"),
-        Rule(r"^denoise_fn\.", ""),
-        Rule(r"(\.fn)+\.", "."),
-    ]
-)
 
 Preset = Literal["mug", "mhad", "natops"]
 #: What no state dict shows: padding of the region heads (MRAA vox: 3, MRAA taichi: 0) and of the up-sampling
@@ -83,21 +57,12 @@ def load_lfae(lfae: LFAE, state: Mapping[str, Tensor], where: str | None = None)
 
 def unet_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """A DM file's contents (or its `diffusion` entry) -> the official U-Net names, without `denoise_fn.`."""
-    state = checkpoint.get("diffusion", checkpoint)
-    weights = subset({key.removeprefix("module."): value for key, value in state.items()}, "denoise_fn.")
-    if not weights:
-        raise UserError("not an LFDM diffusion checkpoint: no `denoise_fn.*` in it")
-    return weights
+    return denoiser_state(checkpoint.get("diffusion", checkpoint), "an LFDM diffusion checkpoint")
 
 
 def load_unet(unet: Unet3D, state: Mapping[str, Tensor], where: str | None = None) -> KeyReport:
     """Loads official U-Net weights, with or without `denoise_fn.` and schedule buffers; see `KeyMap.load`."""
     return UNET_KEYS.load(unet, state, where)
-
-
-def _depth(state: Mapping[str, Tensor], pattern: str) -> int:
-    """Number of distinct indices that the one group of `pattern` takes over the keys."""
-    return len({match[1] for key in state if (match := re.match(pattern, key))})
 
 
 def lfae_config(state: Mapping[str, Tensor], preset: Preset | str = "mug") -> dict[str, Any]:
@@ -113,7 +78,7 @@ def lfae_config(state: Mapping[str, Tensor], preset: Preset | str = "mug") -> di
 
     def hourglass(prefix: str, out: int, inputs: int) -> dict[str, Any]:
         down = rf"{re.escape(prefix)}encoder\.down_blocks\.(\d+)\."
-        depth = _depth(state, down)
+        depth = count_indices(state, down)
         widths = [int(state[f"{prefix}encoder.down_blocks.{i}.conv.weight"].shape[0]) for i in range(depth)]
         return {"block_expansion": out - inputs, "num_blocks": depth, "max_features": max(widths)}
 
@@ -123,7 +88,7 @@ def lfae_config(state: Mapping[str, Tensor], preset: Preset | str = "mug") -> di
 
     mask = state[f"{flow}mask.weight"]
     flow_inputs = int(state[f"{flow}hourglass.encoder.down_blocks.0.conv.weight"].shape[1])
-    down_blocks = _depth(state, r"generator\.down_blocks\.(\d+)\.")
+    down_blocks = count_indices(state, r"generator\.down_blocks\.(\d+)\.")
     top = int(state[f"generator.down_blocks.{down_blocks - 1}.conv.weight"].shape[0])
     flow_config = FlowPredictorConfig(
         **hourglass(f"{flow}hourglass.", int(mask.shape[1]), flow_inputs),
@@ -138,7 +103,7 @@ def lfae_config(state: Mapping[str, Tensor], preset: Preset | str = "mug") -> di
         background = {
             "bg_type": numbers[int(fc.shape[0])],
             "block_expansion": int(state["bg_predictor.encoder.down_blocks.0.conv.weight"].shape[0]) // 2,
-            "num_blocks": _depth(state, r"bg_predictor\.encoder\.down_blocks\.(\d+)\."),
+            "num_blocks": count_indices(state, r"bg_predictor\.encoder\.down_blocks\.(\d+)\."),
             "max_features": int(fc.shape[1]),
         }
     return {
@@ -155,7 +120,7 @@ def lfae_config(state: Mapping[str, Tensor], preset: Preset | str = "mug") -> di
             block_expansion=int(first.shape[0]),
             max_features=top,
             num_down_blocks=down_blocks,
-            num_bottleneck_blocks=_depth(state, r"generator\.bottleneck\.r(\d+)\."),
+            num_bottleneck_blocks=count_indices(state, r"generator\.bottleneck\.r(\d+)\."),
             flow_predictor=flow_config,
         ),
     }
@@ -166,24 +131,10 @@ def unet_config(state: Mapping[str, Tensor], preset: Preset | str = "mug") -> di
 
     Widths, levels, heads, deconvolution or nearest up-sampling, and a learned null embedding are read from the keys.
     """
-    dim, channels, _, kernel, _ = state["init_conv.weight"].shape
-    levels = _depth(state, r"downs\.(\d+)\.")
-    outputs = [int(state[f"downs.{i}.0.block1.proj.weight"].shape[0]) for i in range(levels)]
-    heads = int(state["time_rel_pos_bias.relative_attention_bias.weight"].shape[1])
-    hidden = int(state["init_temporal_attn.fn.fn.fn.to_qkv.weight"].shape[0]) // 3
-    condition = int(state["downs.0.0.mlp.1.weight"].shape[1]) - 4 * int(dim)
     upsamplers = [key for key in state if re.match(r"ups\.\d+\.4\.", key)]
-    return {
-        "dim": int(dim),
-        "cond_dim": condition or None,
+    return common_unet_config(state) | {
         "out_grid_dim": int(state["final_conv.1.weight"].shape[0]),
         "out_conf_dim": int(state["occlusion_map.1.weight"].shape[0]),
-        "dim_mults": tuple(width // int(dim) for width in outputs),
-        "channels": int(channels),
-        "attn_heads": heads,
-        "attn_dim_head": hidden // heads,
-        "init_kernel_size": int(kernel),
-        "use_sparse_linear_attn": any(re.match(r"downs\.\d+\.2\.fn\.", key) for key in state),
         "learn_null_cond": "null_cond_emb" in state,
         "use_deconv": not any(".4.1." in key for key in upsamplers),
         "padding_mode": preset_values(preset)["padding_mode"],

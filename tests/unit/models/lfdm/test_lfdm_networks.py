@@ -19,8 +19,9 @@ from vgen.models.lfdm.networks import (
     RegionPredictorConfig,
     Unet3D,
 )
-from vgen.models.lfdm.networks.unet_blocks import AxialAttention, SpatialLinearAttention, split_conv
 from vgen.nn.embeddings import RotaryEmbedding, rotate
+from vgen.nn.unet3d_blocks import AxialAttention, SpatialLinearAttention, split_conv
+from vgen.weights.factorised_unet import SCHEDULE_BUFFERS
 
 SMALL_UNET = {"dim": 8, "cond_dim": 5, "dim_mults": (1, 2), "channels": 7, "attn_heads": 2, "resnet_groups": 4}
 FULL_UNET = {"dim": 64, "use_bert_text_cond": True, "channels": 259}
@@ -101,7 +102,7 @@ def test_official_key_counts():
 
 def official_dm(unet):
     """The `diffusion` dict of a DM file for our network: the nesting of the official classes put back."""
-    state, rotary = {name: torch.zeros(1000) for name in weights.SCHEDULE_BUFFERS}, {}
+    state, rotary = {name: torch.zeros(1000) for name in SCHEDULE_BUFFERS}, {}
     attention = r"^(init_temporal_attn|mid_\w+_attn|(?:downs|ups)\.\d+\.[23])\.(norm|to_qkv|to_out)"
     for key, value in unet.state_dict().items():
         if match := re.match(attention, key):

@@ -1,4 +1,4 @@
-"""Blocks of LFDM's 3D U-Net: time is mixed by temporal attention alone, all convolutions are per frame."""
+"""Blocks of the factorised 3D U-Net: time is mixed by temporal attention alone, all convolutions are per frame."""
 
 from typing import Literal, cast
 
@@ -6,24 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgen.nn.attention import attend
-from vgen.nn.embeddings import rotate
-from vgen.nn.norm import ChannelLayerNorm
+from vgen.nn.attention import attend, attend_relative
+from vgen.nn.embeddings import RelativePositions, rotate
+from vgen.nn.norm import ChannelLayerNorm, ChannelRMSNorm
 from vgen.nn.precision import at_least_fp32
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+Norm = Literal["group", "rms"]
+Modulation = Literal["film", "add"]
 
 
 class Block(nn.Module):
-    """Convolution (1, 3, 3), GroupNorm, optional scale and shift, SiLU."""
+    """Convolution (1, 3, 3), normalisation, optional scale and shift, SiLU.
 
-    def __init__(self, dim: int, dim_out: int, groups: int) -> None:
+    Args:
+        dim: Input channels.
+        dim_out: Output channels.
+        groups: GroupNorm groups.
+        norm: `group`, over the frames of a clip together, or `rms`, over the channels of each pixel.
+    """
+
+    def __init__(self, dim: int, dim_out: int, groups: int, norm: Norm = "group") -> None:
         super().__init__()
         self.proj = nn.Conv3d(dim, dim_out, (1, 3, 3), padding=(0, 1, 1))
-        self.norm = nn.GroupNorm(groups, dim_out)
+        self.norm = nn.GroupNorm(groups, dim_out) if norm == "group" else ChannelRMSNorm(dim_out)
 
     def forward(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """(B, dim, T, H, W) and two (B, dim_out, 1, 1, 1) -> (B, dim_out, T, H, W)."""
+        """(B, dim, T, H, W) and two that broadcast with (B, dim_out, T, H, W) -> (B, dim_out, T, H, W)."""
         x = self.norm(self.proj(x))
         if scale_shift is not None:
             scale, shift = scale_shift
@@ -32,29 +41,53 @@ class Block(nn.Module):
 
 
 class ResnetBlock(nn.Module):
-    """Two blocks and a residual; the condition scales and shifts the first.
+    """Two blocks and a residual, modulated by the condition.
 
     Args:
         dim: Input channels.
         dim_out: Output channels.
         groups: GroupNorm groups.
         cond_dim: Size of the condition, or None for no condition.
+        norm: See `Block`.
+        modulation: The condition scales and shifts the first block's normalised features (`film`), or is added to
+            its output (`add`).
+        dropout: Share of features that are dropped before the second block.
     """
 
-    def __init__(self, dim: int, dim_out: int, groups: int = 8, cond_dim: int | None = None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        groups: int = 8,
+        cond_dim: int | None = None,
+        norm: Norm = "group",
+        modulation: Modulation = "film",
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(cond_dim, dim_out * 2)) if cond_dim is not None else None
-        self.block1 = Block(dim, dim_out, groups)
-        self.block2 = Block(dim_out, dim_out, groups)
+        self.modulation, self.dropout = modulation, dropout
+        width = dim_out * (2 if modulation == "film" else 1)
+        self.mlp = nn.Sequential(nn.SiLU(), nn.Linear(cond_dim, width)) if cond_dim is not None else None
+        self.block1 = Block(dim, dim_out, groups, norm)
+        self.block2 = Block(dim_out, dim_out, groups, norm)
         self.res_conv = nn.Conv3d(dim, dim_out, 1) if dim != dim_out else nn.Identity()
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """(B, dim, T, H, W), (B, cond_dim) -> (B, dim_out, T, H, W)."""
-        scale_shift = None
-        if self.mlp is not None:
-            scale, shift = self.mlp(condition)[:, :, None, None, None].chunk(2, dim=1)
-            scale_shift = (scale, shift)
-        return self.block2(self.block1(x, scale_shift)) + self.res_conv(x)
+        """(B, dim, T, H, W), condition (B, cond_dim) or of each frame (B, T, cond_dim) -> (B, dim_out, T, H, W)."""
+        if self.mlp is None:
+            hidden = self.block1(x)
+        else:
+            signal = self.mlp(condition)
+            signal = signal[:, :, None] if signal.ndim == 2 else signal.mT
+            signal = signal[..., None, None]  # (B, channels, 1 or T, 1, 1)
+            if self.modulation == "film":
+                scale, shift = signal.chunk(2, dim=1)
+                hidden = self.block1(x, (scale, shift))
+            else:
+                hidden = self.block1(x) + signal
+        if self.dropout:
+            hidden = F.dropout(hidden, self.dropout, self.training)
+        return self.block2(hidden) + self.res_conv(x)
 
 
 class SpatialLinearAttention(nn.Module):
@@ -109,17 +142,46 @@ class AxialAttention(nn.Module):
         heads: Attention heads.
         dim_head: Channels of a head.
         axis: What the tokens are: `time` (frames) or `space` (pixels).
+        max_distance: Distance of two frames from which on they share an embedding of their relative position (Shaw et
+            al. 2018, for keys and values); None: no such embeddings.
     """
 
-    def __init__(self, dim: int, heads: int, dim_head: int = 32, axis: Literal["time", "space"] = "time") -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        dim_head: int = 32,
+        axis: Literal["time", "space"] = "time",
+        max_distance: int | None = None,
+    ) -> None:
         super().__init__()
         self.heads, self.axis, self.scale = heads, axis, dim_head**-0.5
         self.norm = ChannelLayerNorm(dim)
         self.to_qkv = nn.Linear(dim, heads * dim_head * 3, bias=False)
         self.to_out = nn.Linear(heads * dim_head, dim, bias=False)
+        self.relative_k = self.relative_v = None
+        if max_distance is not None:
+            self.relative_k = RelativePositions(dim_head, max_distance)
+            self.relative_v = RelativePositions(dim_head, max_distance)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None, rotary: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """(B, C, T, H, W), bias (heads, T, T), rotary angles -> the shape of x."""
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        alone: Tensor | None = None,
+    ) -> Tensor:
+        """Attends.
+
+        Args:
+            x: (B, C, T, H, W).
+            bias: Added to the logits of frames, (heads or 1, T, T).
+            rotary: Angles of the frames' positions.
+            alone: (B,) bool: in these clips every frame sees itself alone.
+
+        Returns:
+            The shape of x.
+        """
         if self.axis == "time":
             tokens, back = self.norm(x.permute(2, 0, 3, 4, 1)), (1, 4, 0, 2, 3)
         else:
@@ -129,7 +191,14 @@ class AxialAttention(nn.Module):
         wq, wk, wv = self.to_qkv.weight.chunk(3)
         # the scale goes into the weights, which are fewer than the activations
         q, k = self._project(tokens, wq * self.scale, rotary), self._project(tokens, wk, rotary)
-        seen = attend(q, k, self._project(tokens, wv), bias, scale=1.0)
+        v = self._project(tokens, wv)
+        if self.relative_k is not None and self.relative_v is not None:
+            length = len(tokens)
+            seen = attend_relative(q, k, v, self.relative_k(length), self.relative_v(length), bias)
+        else:
+            seen = attend(q, k, v, bias, scale=1.0)
+        if alone is not None:  # attention to itself alone gives the value itself
+            seen = torch.where(alone.repeat_interleave(len(v) // len(alone))[:, None, None, None], v, seen)
         out = self.to_out(seen.permute(2, 0, 1, 3).flatten(2))
         return x + out.view(*shape[:-1], -1).permute(back)
 

@@ -1,0 +1,141 @@
+"""LVDM's released checkpoints -> exports that `vgen.load`, `codec:` and `init_from:` open."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vgen.diffusion import DDIM, GaussianDiffusion, Threshold
+from vgen.errors import UserError
+from vgen.files import sha256
+from vgen.models.video_ldm.autoencoder_module import VideoAutoencoder
+from vgen.models.video_ldm.module import VideoLDM
+from vgen.models.video_ldm.networks import Autoencoder3D, LVDMUnet
+from vgen.models.video_ldm.weights import (
+    autoencoder_config,
+    autoencoder_state,
+    averaged_state,
+    load,
+    state_of,
+    unet_config,
+    unet_state,
+)
+from vgen.video import ClipSpec
+from vgen.weights.checkpoint import RUN, describe_model
+from vgen.weights.export import Export
+from vgen.weights.unpickle import read_official
+
+#: DataModule of each preset: its frame rate goes into the converted model.
+DATA = {"ucf101": "UCF101", "sky": "SkyTimelapse", "taichi": "TaiChiHD"}
+#: Factor and shift of the latent in the released configurations.
+LATENT = {"ucf101": (0.220142075, 0.5837740898), "sky": (0.33422927, 1.4606637), "taichi": (0.175733933, 0.03291025)}
+
+Preset = Literal["ucf101", "sky", "taichi"]
+_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError)
+
+
+def convert(
+    preset: Preset,
+    class_names: tuple[str, ...],
+    fps: float,
+    ae: str | None = None,
+    dm: str | None = None,
+    size: int = 256,
+    frames: int = 16,
+) -> tuple[Export, list[str]]:
+    """Converts official files; widths and depths are read from the weights.
+
+    Args:
+        preset: Data set of the release: factor and shift of the latent.
+        class_names: Not used: the released models are unconditional.
+        fps: Frame rate of the clips.
+        ae: Auto-encoder (ae_sky.ckpt and the like); a diffusion file has its own.
+        dm: Diffusion model (lvdm_short/sky.ckpt and the like).
+        size: Side of the pictures in pixels; the release has 256.
+        frames: Frames of a clip; the release has 16.
+
+    Returns:
+        The export of the auto-encoder, or with `dm` that of the diffusion model with the auto-encoder inside, and lines
+        for people.
+
+    Raises:
+        UserError: Files that hold something else, or more than weights.
+    """
+    if ae is None and dm is None:
+        raise UserError("name a file", "vgen convert lvdm", "--ae ae_sky.ckpt, or --dm sky.ckpt")
+    spec = ClipSpec(frames, size, size, fps=fps)
+    content = read_official(Path(dm or ae or ""))
+    first_content = content if ae is None or dm is None else read_official(Path(ae))
+    model, first, lines = _autoencoder(Path(ae or dm or ""), first_content, spec)
+    if dm is None:
+        return first, lines
+    path = Path(dm)
+    try:
+        state = unet_state(content)
+        unet = LVDMUnet(**unet_config(state))
+    except _FAULTS as error:
+        raise _not_these("LVDM's U-Net", path, error) from error
+    load(unet, state, str(path))
+    scale, shift = _latent(preset, content)
+    # LVDM's "linear" is linear in the root of beta
+    process = GaussianDiffusion(
+        "scaled_linear", loss_type="l1", threshold=Threshold("none"), beta_ends=(0.0015, 0.0155)
+    )
+    _check_schedule(state_of(content), process, path)
+    converted = VideoLDM(spec, unet, model, None, process, DDIM(50, eta=1.0), latent_scale=scale, latent_shift=shift)
+    header = {**describe_model(converted, spec, None), "stage": "diffusion", "clips": 0}
+    header["source"] = [*first.header["source"], _facts(path, content)]
+    header["init_args"]["codec"] = {"path": f"{RUN}codec", "weights": "raw", "sha256": None}
+    weights = {name: value for name, value in converted.state_dict().items() if not name.startswith("codec.")}
+    names = [name for name, _ in unet.named_parameters()]
+    averaged = averaged_state(content, names)
+    ema = None if averaged is None else {f"denoiser.{name}": value for name, value in averaged.items()}
+    lines.append(_counted("diffusion model", unet, state) + ("" if ema is None else ", with averaged weights"))
+    return Export(header, weights, ema, parts={"codec": first}), lines
+
+
+def _autoencoder(path: Path, content: Mapping[str, Any], spec: ClipSpec) -> tuple[VideoAutoencoder, Export, list[str]]:
+    try:
+        state = autoencoder_state(content)
+        network = Autoencoder3D(**autoencoder_config(state))
+    except _FAULTS as error:
+        raise _not_these("LVDM's auto-encoder", path, error) from error
+    load(network, state, str(path))
+    model = VideoAutoencoder(spec, network, kl_weight=0.0)  # the released weight
+    header = {**describe_model(model, spec, None), "stage": "autoencoder", "clips": 0}
+    header["source"] = [_facts(path, content)]
+    return model, Export(header, model.state_dict()), [_counted("auto-encoder", network, state)]
+
+
+def _latent(preset: str, content: Mapping[str, Any]) -> tuple[float, float]:
+    """Factor and shift: the file's own where it has them, else the release's."""
+    state, (scale, shift) = state_of(content), LATENT[preset]
+    own = [state.get(name) for name in ("scale_factor", "shift_factor")]
+    found = [float(value) if isinstance(value, Tensor) else None for value in own]
+    return scale if found[0] is None else found[0], shift if found[1] is None else found[1]
+
+
+def _check_schedule(state: Mapping[str, Any], process: GaussianDiffusion, path: Path) -> None:
+    theirs, ours = state.get("alphas_cumprod"), process.schedule.alphas_cumprod
+    if isinstance(theirs, Tensor) and (
+        theirs.shape != ours.shape or not torch.allclose(theirs.float(), ours, rtol=1e-4, atol=1e-6)
+    ):
+        raise UserError("the file has another noise schedule than the released models", str(path))
+
+
+def _not_these(kind: str, path: Path, error: Exception) -> UserError:
+    missing = f": {error} is missing" if isinstance(error, KeyError) else f": {error}"
+    return UserError(f"the weights are not those of {kind}{missing}"[:200], str(path))
+
+
+def _facts(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the weights came from, for the model card."""
+    counted = {key: content[key] for key in ("epoch", "global_step") if isinstance(content.get(key), int)}
+    return {"file": path.name, "sha256": sha256(path), **counted}
+
+
+def _counted(name: str, network: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
+    count = sum(p.numel() for p in network.parameters())
+    return f"{name}: {count:,} parameters; all {len(state)} tensors found their place"
