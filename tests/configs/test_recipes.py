@@ -16,7 +16,8 @@ def raw(path):
 
 
 def test_there_are_recipes():
-    assert {"lfdm_mug", "lfdm_mhad", "lfdm_natops", "lfdm_folder", "lfdm_finetune_decoder"} <= {p.stem for p in RECIPES}
+    lfdm = {"lfdm_mug", "lfdm_mhad", "lfdm_natops", "lfdm_folder", "lfdm_finetune_decoder"}
+    assert lfdm | {"vdm_ucf101", "vdm_sky", "ldm_sky", "ldm_mug"} <= {p.stem for p in RECIPES}
 
 
 def test_every_recipe_has_a_tiny_overlay_and_no_overlay_is_left_over():

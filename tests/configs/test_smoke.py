@@ -12,6 +12,7 @@ from tests.configs.conftest import RECIPES, arguments, configuration, provide_da
 from tests.mechanics.runs import RECIPE as TOY
 from tests.mechanics.runs import rows
 from vgen.cli.main import main
+from vgen.cli.trained import model_inputs
 from vgen.video import Samples
 
 SHORT = [
@@ -64,11 +65,12 @@ def loads_without_recipe_and_data(run, name):
     model = vgen.load(run, stage=name)
     spec = model.clip_spec
     if isinstance(model, Samples):
-        image = torch.zeros(3, spec.height, spec.width)
-        clip = model.sample(n=1, image=image, label=spec.class_names[0], options={"steps": 2})
+        image, label = torch.zeros(3, spec.height, spec.width), spec.class_names[0] if spec.class_names else None
+        given = {"image": image, "label": label} if model_inputs(model) else {}
+        clip = model.sample(n=1, **given, options={"steps": 2})
         assert clip.shape == (1, 3, spec.frames, spec.height, spec.width) and clip.isfinite().all()
     else:
-        video = torch.zeros(1, 3, 2, spec.height, spec.width)
+        video = torch.zeros(1, 3, max(2, spec.frames), spec.height, spec.width)
         assert model.reconstruct({"video": video}).shape == video.shape
 
 

@@ -20,7 +20,7 @@ class FamilyCard:
     """One model family.
 
     Args:
-        name: Folder under `vgen/models` and prefix of its recipes.
+        name: Folder under `vgen/models`.
         title: Name that the paper gives the model.
         paper: Authors, venue and, where there is one, the arXiv number.
         year: Year of publication.
@@ -30,6 +30,7 @@ class FamilyCard:
         parity_vectors: How many parity vectors of the official networks its tests claim.
         code: Address of the official code.
         license: Licence of the official code, as its repository states it.
+        recipes: Prefix of its recipes; empty: the name.
     """
 
     name: str
@@ -42,6 +43,7 @@ class FamilyCard:
     parity_vectors: int = 0
     code: str = ""
     license: str = ""
+    recipes: str = ""
 
     def __post_init__(self) -> None:
         """Refuses a status that has no meaning."""

@@ -47,10 +47,14 @@ def recipe_folder() -> Path | None:
     return next((folder for folder in places if folder.is_dir()), None)
 
 
-def recipes(family: str) -> list[Path]:
-    """Returns the family's recipes (see `recipe_folder`)."""
+def recipes(prefix: str) -> list[Path]:
+    """Returns the recipes whose names begin so (see `recipe_folder`)."""
     folder = recipe_folder()
-    return [] if folder is None else sorted(folder.glob(f"{family}_*.yaml"))
+    return [] if folder is None else sorted(folder.glob(f"{prefix}_*.yaml"))
+
+
+def _own_recipes(card: "FamilyCard") -> list[Path]:
+    return recipes(card.recipes or card.name) if card.status != "planned" else []
 
 
 def _about(recipe: Path) -> str:
@@ -70,7 +74,7 @@ def _table(cards: "list[FamilyCard]") -> list[str]:
     rows = [header]
     for card in cards:
         parity = f"{card.parity_vectors} vectors" if card.parity_vectors else "-"
-        count = len(recipes(card.name)) if card.status != "planned" else 0
+        count = len(_own_recipes(card))
         rows.append((card.name, card.status, str(card.year), parity, str(count or "-"), card.summary or card.title))
     widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
     return ["  ".join([*(c.ljust(w) for c, w in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip() for row in rows]
@@ -92,7 +96,7 @@ def _detail(card: "FamilyCard") -> list[str]:
         width = max(map(len, card.parameters))
         lines += ["", "  parameters at the official size"]
         lines += [f"    {name:<{width}}  {count:>13,}" for name, count in card.parameters.items()]
-    found = recipes(card.name) if card.status != "planned" else []
+    found = _own_recipes(card)
     if found:
         width = max(len(str(path)) for path in found)
         lines += ["", "  recipes"]

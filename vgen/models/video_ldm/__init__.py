@@ -21,6 +21,8 @@ FAMILY = FamilyCard(
     },
     parity_vectors=2,
     code="https://github.com/YingqingHe/LVDM",
+    license="MIT",
+    recipes="ldm",
 )
 
 __all__ = ["FAMILY", "Autoencoder3D", "FrameAutoencoder", "LVDMUnet", "VideoAutoencoder", "VideoLDM"]
