@@ -93,5 +93,6 @@ def video_ldm(codec=None, **changes):
 def export(model, folder):
     """Writes a model as an export folder, which `vgen sample` opens."""
     header = {**describe_model(model, model.clip_spec, None), "stage": "diffusion", "clips": 0}
+    folder.mkdir(parents=True, exist_ok=True)
     write_export(Export(header, model.state_dict()), folder)
     return folder

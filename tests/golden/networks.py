@@ -12,8 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vgen.diffusion import DDIM, GaussianDiffusion, LossWeighting, Threshold
+from vgen.diffusion import DDIM, GaussianDiffusion, LossWeighting, Threshold, guided
 from vgen.losses import RandomTransform, equivariance_affine, equivariance_shift
+from vgen.models import vdm, video_ldm
 from vgen.models.lfdm.networks import (
     LFAE,
     BackgroundConfig,
@@ -117,9 +118,44 @@ def diffusion_ddim(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
     return inputs, outputs
 
 
+def vdm_unet3d(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Both normalisations, the self-focus mask, guidance, and the paper's variant with pictures."""
+    if inputs is None:
+        inputs = {"x": wave("x", (2, 3, 4, 8, 8)).float(), "cond": wave("cond", (2, 5)).float()}
+        inputs["t"] = torch.tensor([20, 700])
+    common = {"dim": 8, "dim_mults": (1, 2), "attn_heads": 2, "attn_dim_head": 8, "resnet_groups": 4}
+    rms, group = fill(vdm.Unet3D(**common, cond_dim=5)), fill(vdm.Unet3D(**common, norm="group"))
+    variant = {"norm": "group", "spatial_attention": "full", "attention_levels": (1,), "positions": "shaw"}
+    paper = fill(vdm.Unet3D(**common, **variant, modulation="add"))
+    x, t, cond = inputs["x"], inputs["t"], inputs["cond"]
+    return inputs, {
+        "rms": rms(x, t, cond, alone=torch.tensor([False, True])),
+        "guided": guided(rms, x, t, cond, 2.0),
+        "group": group(x, t),
+        "paper": paper(x, t, images=1),
+    }
+
+
+def video_ldm_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """LVDM's U-Net and 3D auto-encoder."""
+    if inputs is None:
+        inputs = {"x": wave("latent", (1, 2, 3, 4, 4)).float(), "t": torch.tensor([300])}
+        inputs["video"] = wave("video", (1, 3, 4, 8, 8)).float()
+    unet = video_ldm.LVDMUnet(
+        2, 32, 2, 1, (1, 2), (1, 1), num_heads=4, use_scale_shift_norm=True, padding_t=0, temporal_length=2,
+        use_relative_position=True,
+    )  # fmt: skip
+    autoencoder = fill(video_ldm.Autoencoder3D(16, (2, 4, 4), z_channels=2, embed_dim=2))
+    moments = autoencoder.encode(inputs["video"])
+    decoded = autoencoder.decode(moments.chunk(2, dim=1)[0])
+    return inputs, {"output": fill(unet)(inputs["x"], inputs["t"]), "moments": moments, "decoded": decoded}
+
+
 #: file name -> function: given the stored inputs (None: the recipe's), returns inputs and outputs
 GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
     "lfdm_lfae": lfdm_lfae,
     "lfdm_unet3d": lfdm_unet3d,
     "diffusion_ddim": diffusion_ddim,
+    "vdm_unet3d": vdm_unet3d,
+    "video_ldm_networks": video_ldm_networks,
 }

@@ -68,12 +68,12 @@ def convert(
     spec = ClipSpec(frames, size, size, fps=fps)
     content = read_official(Path(dm or ae or ""))
     first_content = content if ae is None or dm is None else read_official(Path(ae))
+    state = None if dm is None else unet_state(content)
     model, first, lines = _autoencoder(Path(ae or dm or ""), first_content, spec)
-    if dm is None:
+    if dm is None or state is None:
         return first, lines
     path = Path(dm)
     try:
-        state = unet_state(content)
         unet = LVDMUnet(**unet_config(state))
     except _FAULTS as error:
         raise _not_these("LVDM's U-Net", path, error) from error
