@@ -23,6 +23,9 @@ from vgen.models.lfdm.networks import (
     RegionPredictorConfig,
     Unet3D,
 )
+from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
+from vgen.models.pvdm.planes import PlaneGrid, join
+from vgen.video import ClipSpec
 
 Vectors = dict[str, Tensor]
 
@@ -151,6 +154,45 @@ def video_ldm_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
     return inputs, {"output": fill(unet)(inputs["x"], inputs["t"]), "moments": moments, "decoded": decoded}
 
 
+def pvdm_autoencoder(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Planes and reconstruction of a clip that is not square, and what both discriminators say of it."""
+    if inputs is None:
+        inputs = {"video": wave("clip", (2, 3, 3, 8, 12)).float()}
+    network = ViTAutoencoder(16, 2, 1, heads=2, dim_head=8, patch_size=4, projector_depth=2, projector_heads=2)
+    network.prepare(ClipSpec(3, 8, 12))
+    fill(network)
+    for projector in network.projectors.values():
+        projector.to_plane.weight.mul_(0.1)  # away from where tanh is flat
+    planes = network.encode(inputs["video"])
+    judges = {"image": inputs["video"][:, :, 1], "video": inputs["video"]}
+    said = {name: fill(PatchDiscriminator(x.ndim - 2, 4, 1)).train()(x)[0] for name, x in judges.items()}
+    return inputs, {**planes, "reconstruction": network.decode(planes), **said}
+
+
+def pvdm_unet(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Planes of three shapes with and without a condition, and PVDM's sampler on them."""
+    grid = PlaneGrid(4, 2, 6)
+    if inputs is None:
+        inputs = {"x": wave("x", (2, 2, grid.tokens)).float(), "cond": wave("cond", (2, 2, grid.tokens)).float()}
+    network = PlaneUNet(2, 2, 8, 1, (1,), (1, 2), num_heads=2, norm_groups=4)
+    fill(network)
+    time, planes = torch.tensor([20, 700]), grid.split(inputs["x"])
+    process = GaussianDiffusion("scaled_linear", beta_ends=(0.0015, 0.0195))
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(x * 1.3 + 0.1 * torch.cos(t.float() / 100).view(-1, 1, 1))
+
+    sampled = DDIM(3, 1.0, rule="pvdm").sample(
+        denoise, inputs["x"].shape, lambda step, _: inputs["x"].roll(step), process
+    )
+    return inputs, {
+        "given": join(network(planes, time, grid.split(inputs["cond"]))),
+        "alone": join(network(planes, time)),
+        "sampled": sampled,
+        "vlb": process.schedule.vlb_weights[::100],
+    }
+
+
 #: file name -> function: given the stored inputs (None: the recipe's), returns inputs and outputs
 GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
     "lfdm_lfae": lfdm_lfae,
@@ -158,4 +200,6 @@ GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
     "diffusion_ddim": diffusion_ddim,
     "vdm_unet3d": vdm_unet3d,
     "video_ldm_networks": video_ldm_networks,
+    "pvdm_autoencoder": pvdm_autoencoder,
+    "pvdm_unet": pvdm_unet,
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -23,10 +23,13 @@ class EMA(Callback):
         decay: Weight of the old average at each step.
         warmup: Use min(decay, (1 + n) / (10 + n)) at step n, as most published codes do.
         every_n_steps: Update once in that many optimiser steps.
+        warmup_from: The n of the first update: 0, or 1 as in the codes of score_sde, latent diffusion and PVDM.
     """
 
-    def __init__(self, decay: float = 0.9999, warmup: bool = True, every_n_steps: int = 1) -> None:
-        self.decay, self.warmup, self.every_n_steps = decay, warmup, every_n_steps
+    def __init__(
+        self, decay: float = 0.9999, warmup: bool = True, every_n_steps: int = 1, warmup_from: Literal[0, 1] = 0
+    ) -> None:
+        self.decay, self.warmup, self.every_n_steps, self.warmup_from = decay, warmup, every_n_steps, warmup_from
         self.shadow: dict[str, Tensor] = {}
         self.updates = 0
         self._last_step = 0  # no update before the first step, also with several batches to a step
@@ -59,7 +62,8 @@ class EMA(Callback):
         self._last_step = step
         if step_was_skipped(trainer):
             return
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.warmup else self.decay
+        n = self.updates + self.warmup_from
+        decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
         self.updates += 1
         live = self._parameters(pl_module)
         averages = [local(average) for average in self.shadow.values()]

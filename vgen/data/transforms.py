@@ -225,8 +225,9 @@ def _scale(clip: Pixels, height: int, width: int, filter: Filter) -> Pixels:
         frames = F.interpolate(frames, (height, width), mode="bilinear", antialias=True, align_corners=False)
     else:
         mode = filter.removesuffix("_no_antialias")
-        frames = F.interpolate(frames.float(), (height, width), mode=mode, align_corners=False)
-        frames = frames.round_().clamp_(0, 255).byte()
+        scaled = F.interpolate(frames.float(), (height, width), mode=mode, align_corners=False)
+        # numbers between the bytes stay as they are
+        frames = scaled if frames.is_floating_point() else scaled.round_().clamp_(0, 255).byte()
     return frames.permute(0, 2, 3, 1).contiguous().numpy()
 
 

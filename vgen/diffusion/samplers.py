@@ -88,7 +88,8 @@ class DDIM(Sampler):
         rule: official is LFDM's released sampler (and lucidrains' of that time): S transitions between the times
             int(linspace(0, T, S + 2)[:-1]) from the second-highest of them, alphas read one index too low
             (`alphas_cumprod_prev`), and the network's own eps although x0 is thresholded. corrected: proper times,
-            `alphas_cumprod`, eps derived again from the thresholded x0.
+            `alphas_cumprod`, eps derived again from the thresholded x0. pvdm is PVDM's released sampler: S transitions
+            between the S + 1 times int(linspace(-1, T - 1, S + 1)), `alphas_cumprod`, and the network's own eps.
         spacing: Times of the corrected rule: trailing T-1, T-1-T/S, ... (Lin et al. 2024) or leading ..., T/S, 0.
     """
 
@@ -96,7 +97,7 @@ class DDIM(Sampler):
         self,
         steps: int = 50,
         eta: float = 1.0,
-        rule: Literal["official", "corrected"] = "corrected",
+        rule: Literal["official", "corrected", "pvdm"] = "corrected",
         spacing: Literal["trailing", "leading"] = "trailing",
     ) -> None:
         self.steps, self.eta, self.rule, self.spacing = steps, eta, rule, spacing
@@ -111,6 +112,9 @@ class DDIM(Sampler):
             raise ValueError(f"DDIM takes 1 to {total - 1} steps, not {self.steps}; DDPM takes all {total}")
         if self.rule == "official":
             times = [int(t) for t in torch.linspace(0.0, total, self.steps + 2, dtype=torch.float32)[:-1]][::-1]
+            return list(pairwise(times))
+        if self.rule == "pvdm":
+            times = torch.linspace(-1, total - 1, self.steps + 1, dtype=torch.float32).int().tolist()[::-1]
             return list(pairwise(times))
         if self.spacing == "trailing":
             times = [round(total - i * total / self.steps) - 1 for i in range(self.steps)]
@@ -127,7 +131,7 @@ class DDIM(Sampler):
         x = noise(0, shape)
         for i, (time, following) in enumerate(self.times(process.steps)):
             times = process.full(time, x)
-            x0, eps = process.x0_eps(denoise_fn(x, times), x, times, rederive=not official)
+            x0, eps = process.x0_eps(denoise_fn(x, times), x, times, rederive=self.rule == "corrected")
             last = following == (0 if official else -1)
             if last:
                 return x0

@@ -119,6 +119,17 @@ class DiffusionSchedule(FullPrecisionBuffers):
         """sqrt(abar_t) and sqrt(1 - abar_t) for t (B,), shaped to broadcast over `like`."""
         return gather(self.sqrt_alphas_cumprod, t, like), gather(self.sqrt_one_minus_alphas_cumprod, t, like)
 
+    @property
+    def vlb_weights(self) -> Tensor:
+        """Weights (T,) of the squared error of eps that give the variational bound (Ho et al. 2020, equation 12).
+
+        beta^2 / (2 posterior variance alpha (1 - abar)), but the first, which is infinite, is the second (as in latent
+        diffusion's code, which logs this bound).
+        """
+        spread = 2 * self.posterior_variance * (1 - self.betas) * (1 - self.alphas_cumprod)
+        weights = self.betas**2 / spread
+        return torch.cat((weights[1:2], weights[1:]))
+
     def posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of q(x_{t-1} | x_t, x_0), the latter cut at log 1e-20."""
         mean = gather(self.posterior_mean_coef1, t, x_t) * x0 + gather(self.posterior_mean_coef2, t, x_t) * x_t

@@ -24,3 +24,19 @@ class WarmupCosine(LambdaLR):
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, factor)
+
+
+class LinearWarmup(LambdaLR):
+    """Linear warm-up, then a constant rate, counted in optimiser steps.
+
+    Args:
+        optimizer: The optimiser.
+        warmup_steps: Steps of the rise.
+        start: Fraction of the rate to begin with.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup_steps: int, start: float = 1e-6) -> None:
+        def factor(step: int) -> float:
+            return min(1.0, start + (1 - start) * step / warmup_steps) if warmup_steps else 1.0
+
+        super().__init__(optimizer, factor)

@@ -1,0 +1,26 @@
+"""PVDM: diffusion on three projected planes (Yu et al., CVPR 2023)."""
+
+from vgen.models.card import FamilyCard
+from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
+
+FAMILY = FamilyCard(
+    name="pvdm",
+    title="PVDM",
+    paper="Yu, Sohn, Kim, Shin: Video Probabilistic Diffusion Models in Projected Latent Space, CVPR 2023, "
+    "arXiv 2302.07685",
+    year=2023,
+    status="trains",
+    summary="Video of any length without conditions: diffuses three planes that a transformer projects clips onto.",
+    parameters={
+        "ViTAutoencoder": 62_064_399,
+        "PlaneUNet (PVDM-L)": 528_273_412,
+        "PlaneUNet (PVDM-S)": 132_163_588,
+        "PatchDiscriminator of frames": 2_766_529,
+        "PatchDiscriminator of clips": 11_057_857,
+    },
+    parity_vectors=5,
+    code="https://github.com/sihyun-yu/PVDM",
+    license="MIT",
+)
+
+__all__ = ["FAMILY", "PatchDiscriminator", "PlaneUNet", "ViTAutoencoder"]

@@ -1,0 +1,150 @@
+"""Blocks of the plane U-Net, as in guided diffusion (Dhariwal & Nichol 2021): residual, attention, resampling."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgen.nn.attention import attend
+from vgen.nn.recompute import recompute
+
+Resampling = Literal["up", "down"]
+
+
+def timestep_embedding(time: Tensor, dim: int) -> Tensor:
+    """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-i/(dim/2)), i < dim/2: (B,) -> (B, dim), fp32."""
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, device=time.device, dtype=torch.float32) * (-math.log(10000) / half))
+    angle = time.float()[:, None] * frequencies
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
+
+
+def resample(x: Tensor, way: Resampling | None) -> Tensor:
+    """Halves (mean of 2x2) or doubles (nearest) both sides of (N, C, a, b)."""
+    if way == "down":
+        return F.avg_pool2d(x, 2)
+    return F.interpolate(x, scale_factor=2, mode="nearest") if way == "up" else x
+
+
+class ResBlock(nn.Module):
+    """GroupNorm, SiLU, convolution, twice, with a shortcut; the time embedding acts on the second norm.
+
+    Args:
+        inputs: Input channels.
+        embedding: Width of the time embedding.
+        outputs: Output channels.
+        groups: GroupNorm groups.
+        scale_shift: The embedding scales and shifts what is normalised; otherwise it is added before.
+        resampling: Halves or doubles both sides between the first norm and convolution, and in the shortcut.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        embedding: int,
+        outputs: int,
+        groups: int,
+        scale_shift: bool,
+        resampling: Resampling | None = None,
+    ) -> None:
+        super().__init__()
+        self.scale_shift, self.resampling = scale_shift, resampling
+        self.norm1 = nn.GroupNorm(groups, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.embed = nn.Linear(embedding, 2 * outputs if scale_shift else outputs)
+        self.norm2 = nn.GroupNorm(groups, outputs)
+        self.conv2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, groups: Sequence[Tensor], embedding: Tensor) -> list[Tensor]:
+        """Planes of equal shape stacked in the batch, each (n B, inputs, a, b), and (B, embedding) after its SiLU."""
+        each = self.embed(embedding)[:, :, None, None]
+        return [self._apply_to(x, each.repeat(len(x) // len(each), 1, 1, 1)) for x in groups]
+
+    def _apply_to(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(resample(F.silu(self.norm1(x)), self.resampling))
+        if self.scale_shift:
+            scale, shift = embedding.chunk(2, dim=1)
+            h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        else:
+            h = self.norm2(h + embedding)
+        return self.skip(resample(x, self.resampling)) + self.conv2(F.silu(h))
+
+
+class Resample(nn.Module):
+    """Halves or doubles both sides of planes without a residual block, with or without a convolution."""
+
+    def __init__(self, channels: int, way: Resampling, learned: bool) -> None:
+        super().__init__()
+        self.way = way
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2 if way == "down" else 1, padding=1) if learned else None
+
+    def forward(self, groups: Sequence[Tensor], embedding: Tensor) -> list[Tensor]:
+        """Each (N, C, a, b); the embedding is not used."""
+        if self.conv is None:
+            return [resample(x, self.way) for x in groups]
+        return [self.conv(x if self.way == "down" else resample(x, "up")) for x in groups]
+
+
+class SelfAttention(nn.Module):
+    """Residual pre-norm attention of all tokens of a set, without positions.
+
+    Args:
+        channels: Channels C.
+        heads: Attention heads.
+        groups: GroupNorm groups.
+        head_major: q, k and v of one head lie together in the channels of `qkv`, as in released weights; otherwise
+            the heads of q, then those of k and v.
+        checkpointing: Compute activations again in the backward pass instead of keeping them.
+    """
+
+    def __init__(self, channels: int, heads: int, groups: int, head_major: bool, checkpointing: bool) -> None:
+        super().__init__()
+        self.heads, self.head_major, self.checkpointing = heads, head_major, checkpointing
+        self.norm = nn.GroupNorm(groups, channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj_out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(N, C, L) -> the same shape."""
+        return recompute(self._forward, tokens) if self.checkpointing else self._forward(tokens)
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        # tokens before channels: q, k and v then have stride 1 in their last dimension, as fused kernels want them
+        qkv = self.qkv(self.norm(tokens).mT)
+        if self.head_major:
+            q, k, v = qkv.unflatten(-1, (self.heads, 3, -1)).permute(3, 0, 2, 1, 4)
+        else:
+            q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = attend(q, k, v).transpose(1, 2).flatten(2)
+        return tokens + self.proj_out(seen).mT
+
+
+class PlaneAttention(SelfAttention):
+    """Attention within each plane."""
+
+    def forward(self, groups: Sequence[Tensor], embedding: Tensor) -> list[Tensor]:  # type: ignore[override]
+        """Each (N, C, a, b); the embedding is not used."""
+        return [super(PlaneAttention, self).forward(x.flatten(2)).view(x.shape) for x in groups]
+
+
+class CrossPlaneAttention(SelfAttention):
+    """Attention of the tokens of all planes of a clip, which is what ties the planes together."""
+
+    def forward(self, groups: Sequence[Tensor], embedding: Tensor) -> list[Tensor]:  # type: ignore[override]
+        """Each (n B, C, a, b), n planes stacked; of the embedding (B, ...), only the batch size is used."""
+        batch = len(embedding)
+        planes = [plane.flatten(2) for x in groups for plane in x.split(batch)]
+        mixed = iter(super().forward(torch.cat(planes, dim=-1)).split([p.shape[-1] for p in planes], dim=-1))
+        return [torch.cat([next(mixed) for _ in range(len(x) // batch)]).view(x.shape) for x in groups]
+
+
+def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """The layer with weights and biases of zero: its residual branch begins as nothing."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
