@@ -1,5 +1,6 @@
 """Losses that are configured by plain data and know no family."""
 
+from vgen.losses.adversarial import AdversarialLoss, discriminator_loss, feature_matching
 from vgen.losses.equivariance import RandomTransform, TransformConfig, equivariance_affine, equivariance_shift
 from vgen.losses.lpips import LPIPS
 from vgen.losses.perceptual import FrozenVGG19, VGGPyramid
@@ -8,13 +9,16 @@ from vgen.losses.regularisers import logit_penalty
 
 __all__ = [
     "LPIPS",
+    "AdversarialLoss",
     "FrozenVGG19",
     "ImagePyramid",
     "L1Pyramid",
     "RandomTransform",
     "TransformConfig",
     "VGGPyramid",
+    "discriminator_loss",
     "equivariance_affine",
     "equivariance_shift",
+    "feature_matching",
     "logit_penalty",
 ]

@@ -20,13 +20,16 @@ def on_device(module: VideoModule, batch: Batch) -> Batch:
     return moved
 
 
-def cached_latents(module: VideoModule, codec: Frozen, encode: Callable[[Batch], Latent]) -> LatentCache:
+def cached_latents(
+    module: VideoModule, codec: Frozen, encode: Callable[[Batch], Latent], **settings: Any
+) -> LatentCache:
     """Opens the cache of a stage, which the first rank fills where it is not there yet.
 
     Args:
         module: The module that trains, attached to its trainer.
         codec: Its frozen first stage, of which the constructor's argument `codec` tells the file.
         encode: Latents of a batch on the device.
+        settings: What else the latents depend on.
 
     Raises:
         UserError: A training clip is another one in every epoch.
@@ -41,7 +44,7 @@ def cached_latents(module: VideoModule, codec: Frozen, encode: Callable[[Batch],
     key = {"data": data.fingerprint, "clips": module.clip_spec.to_dict()}
     key["frames"] = [data.sampling, data.stride, data.short_clips, data.resize]
     key["codec"] = [module.header()["init_args"]["codec"], codec.fingerprint()]
-    cache = LatentCache(Path(module.trainer.default_root_dir) / "latents.safetensors", key)
+    cache = LatentCache(Path(module.trainer.default_root_dir) / "latents.safetensors", key | settings)
     if module.trainer.is_global_zero and not cache.open():
         rank_zero_info("caching the latents of the training set")
         cache.build(data.ordered_train_dataloader(), lambda batch: encode(on_device(module, batch)))
