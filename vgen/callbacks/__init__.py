@@ -3,6 +3,7 @@
 from vgen.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
 from vgen.callbacks.clock import Clock
 from vgen.callbacks.compile import Compile
+from vgen.callbacks.divergence import DivergenceGuard
 from vgen.callbacks.ema import EMA
 from vgen.callbacks.evaluate import Evaluate
 from vgen.callbacks.metrics_csv import MetricsCSV
@@ -22,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "Clock",
     "Compile",
+    "DivergenceGuard",
     "Evaluate",
     "LineProgress",
     "MetricsCSV",

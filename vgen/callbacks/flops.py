@@ -53,7 +53,7 @@ def step_flops(module: LightningModule, batch: Any, context: AbstractContextMana
     networks that the loss runs count too, and so does what gradient checkpointing computes again.
 
     Args:
-        module: A module with `loss(batch)`; for others nothing can be counted.
+        module: A module with `loss(batch)` whose steps are that alone; for others nothing can be counted.
         batch: A training batch on the device.
         context: The precision's autocast.
 
@@ -61,7 +61,7 @@ def step_flops(module: LightningModule, batch: Any, context: AbstractContextMana
         Operations (a multiplication and an addition are two), or None.
     """
     loss = getattr(module, "loss", None)
-    if loss is None:
+    if loss is None or not module.automatic_optimization:
         return None
     parameters = [p for p in module.parameters() if p.requires_grad]
     buffers = [(buffer, buffer.detach().clone()) for buffer in module.buffers()]

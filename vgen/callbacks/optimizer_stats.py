@@ -1,5 +1,7 @@
 """What the optimiser sees: gradient norms of every network, and learning rates."""
 
+from typing import Any
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
@@ -16,11 +18,18 @@ class OptimizerStats(Callback):
     logger writes the row. With several optimisers, rates are `lr/<number>`.
     """
 
+    def __init__(self) -> None:
+        self._step = 1  # that the batch under way belongs to; several optimisers may move in it, one of which counts
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Notes the step."""
+        self._step = trainer.global_step + 1
+
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Computes the norms where this step's row is going to be written."""
-        if not is_logged(trainer, trainer.global_step + 1):
+        if not is_logged(trainer, self._step):
             return
         updated = {id(p) for group in optimizer.param_groups for p in group["params"] if p.grad is not None}
         norms = {}

@@ -334,7 +334,10 @@ def build_model(file: ModelFile, weights: WeightsChoice = "auto") -> nn.Module:
     _check_trust(description, file.path)
     description = _for_use(description)
     model = instantiate(_absolute(description, file.root), ClipSpec.from_dict(file.header["clip_spec"]), str(file.path))
-    load_weights(model, file.weights(weights), str(file.path))
+    # of what training alone needs (see `_for_use`), there are weights in the file, but no networks here
+    unused = tuple(f"{name}." for name in getattr(type(model), "training_only", ()))
+    state = {key: value for key, value in file.weights(weights).items() if not key.startswith(unused)}
+    load_weights(model, state, str(file.path))
     model.run_dir = str(file.root)  # type: ignore[assignment]
     return model.eval()
 

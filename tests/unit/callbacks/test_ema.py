@@ -64,6 +64,13 @@ def test_warmup_ends_at_the_decay():
     assert decays[0] == 0.1 and decays[7] < 0.5 and decays[8] == 0.5
 
 
+def test_warmup_that_counts_from_one(model, data, trainer):
+    ema, recorder = EMA(decay=0.5, warmup_from=1), Recorder()
+    trainer(recorder, ema, max_steps=1).fit(model, datamodule=data)
+    expected = {name: 2 / 11 * start + 9 / 11 * recorder.steps[0][name] for name, start in recorder.start.items()}
+    assert close(ema.shadow, expected)
+
+
 def test_every_n_steps(model, data, trainer):
     ema, recorder = EMA(decay=0.5, warmup=False, every_n_steps=3), Recorder()
     trainer(recorder, ema, max_steps=7).fit(model, datamodule=data)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from vgen.training.schedules import WarmupCosine
+from vgen.training.schedules import LinearWarmup, WarmupCosine
 
 
 def rates(steps, **arguments):
@@ -53,3 +53,13 @@ def test_it_resumes_exactly():
     other.step()
     resumed.step()
     assert other.param_groups[0]["lr"] == pytest.approx(whole[5])
+
+
+def test_linear_warmup():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule, found = LinearWarmup(optimizer, warmup_steps=4, start=0.2), []
+    for _ in range(6):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert found == pytest.approx([0.4, 0.8, 1.2, 1.6, 2.0, 2.0])
