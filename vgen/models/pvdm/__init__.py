@@ -1,6 +1,9 @@
 """PVDM: diffusion on three projected planes (Yu et al., CVPR 2023)."""
 
 from vgen.models.card import FamilyCard
+from vgen.models.pvdm.autoencoder_module import PlaneAutoencoder
+from vgen.models.pvdm.losses import LossWeights
+from vgen.models.pvdm.module import PVDM
 from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
 
 FAMILY = FamilyCard(
@@ -23,4 +26,12 @@ FAMILY = FamilyCard(
     license="MIT",
 )
 
-__all__ = ["FAMILY", "PatchDiscriminator", "PlaneUNet", "ViTAutoencoder"]
+__all__ = [
+    "FAMILY",
+    "PVDM",
+    "LossWeights",
+    "PatchDiscriminator",
+    "PlaneAutoencoder",
+    "PlaneUNet",
+    "ViTAutoencoder",
+]

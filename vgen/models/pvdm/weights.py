@@ -104,6 +104,16 @@ def discriminator_state(checkpoint: Mapping[str, Any], dims: int) -> dict[str, T
     return subset(_without_module(checkpoint), f"discriminator_{dims}d.")
 
 
+def discriminator_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments of `PatchDiscriminator`, but for its dims, for weights of `discriminator_state`."""
+    first = state["model0.0.weight"]
+    return {
+        "channels": int(first.shape[0]),
+        "layers": _depth(state, r"model(\d+)\.0\.") - 2,
+        "num_channels": int(first.shape[1]),
+    }
+
+
 def load(keys: KeyMap, network: nn.Module, state: Mapping[str, Tensor], where: str | None = None) -> KeyReport:
     """Loads what one of the functions above returned; see `KeyMap.load`."""
     return keys.load(network, state, where)

@@ -13,9 +13,9 @@ from vgen.models.pvdm.networks.unet_blocks import (
     PlaneAttention,
     Resample,
     ResBlock,
-    timestep_embedding,
 )
 from vgen.models.pvdm.planes import PLANES
+from vgen.nn.embeddings import cosine_embedding
 
 
 class UNetBlock(nn.Module):
@@ -179,7 +179,7 @@ class PlaneUNet(Configurable, nn.Module):
             }
         names = _equal_shapes(planes)
         groups = [torch.cat([planes[name] for name in group]) for group in names]
-        embedding = F.silu(self.time_embed(timestep_embedding(time, self.model_channels).to(groups[0].dtype)))
+        embedding = F.silu(self.time_embed(cosine_embedding(time, self.model_channels).to(groups[0].dtype)))
         skips = []
         for block in self.input_blocks:
             groups = block(groups, embedding)

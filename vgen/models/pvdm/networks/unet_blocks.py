@@ -1,6 +1,5 @@
 """Blocks of the plane U-Net, as in guided diffusion (Dhariwal & Nichol 2021): residual, attention, resampling."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,14 +11,6 @@ from vgen.nn.attention import attend
 from vgen.nn.recompute import recompute
 
 Resampling = Literal["up", "down"]
-
-
-def timestep_embedding(time: Tensor, dim: int) -> Tensor:
-    """[cos(t f_i), sin(t f_i)] with f_i = 10000^(-i/(dim/2)), i < dim/2: (B,) -> (B, dim), fp32."""
-    half = dim // 2
-    frequencies = torch.exp(torch.arange(half, device=time.device, dtype=torch.float32) * (-math.log(10000) / half))
-    angle = time.float()[:, None] * frequencies
-    return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
 
 def resample(x: Tensor, way: Resampling | None) -> Tensor:
