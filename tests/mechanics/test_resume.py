@@ -93,12 +93,20 @@ def test_resume_at_the_end_of_an_epoch(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("limit", ["max_steps=20", "max_epochs=4"])
-@pytest.mark.parametrize("validation", ["limit_val_batches=0", "check_val_every_n_epoch=2", "limit_val_batches=1.0"])
+@pytest.mark.parametrize(
+    "validation",
+    [
+        "limit_val_batches=0",
+        "check_val_every_n_epoch=2",
+        "limit_val_batches=1.0",
+        "val_check_interval=4 check_val_every_n_epoch=null",
+    ],
+)
 def test_stopped_again_and_again_at_epochs_ends(tmp_path, monkeypatch, validation, limit):
     """Each resume counts the epochs right, so that the training is not longer than it should be."""
     recipe = variant(tmp_path, every_n_steps=5)
     limit = ("--all_stages.trainer.max_steps=-1", f"--all_stages.trainer.{limit}")
-    arguments = (*limit, f"--all_stages.trainer.{validation}", "--only", "autoencoder")
+    arguments = (*limit, *(f"--all_stages.trainer.{setting}" for setting in validation.split()), "--only", "autoencoder")
     whole = fit(tmp_path / "whole", *arguments, recipe=recipe)
     run = tmp_path / "stopped"
     for step in (7, 12, 17):

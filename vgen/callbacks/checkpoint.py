@@ -249,7 +249,9 @@ def prepare_resume(loops: dict[str, Any], following: Next, trainer: Trainer) -> 
         for count in ("total", "current"):
             epochs = loops["epoch_progress"][count]
             epochs["processed"] = epochs["completed"] = epochs["ready"]
-        if not _validates_in(trainer, trainer.current_epoch + 1):  # where it does, Lightning counts this step itself
+        # Lightning takes a place before an epoch's first batch for one to validate at, and then counts the step itself.
+        by_batch = trainer.check_val_every_n_epoch is not None and trainer.val_check_batch != float("inf")
+        if not (by_batch and _validates_in(trainer, trainer.current_epoch + 1)):
             loops["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
     # Of an epoch's earlier validations, nothing is read but whether all of them were finished.
     validation["total"] = dict(validation["current"])
