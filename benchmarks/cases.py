@@ -1,8 +1,8 @@
 """The rows of the step-time table: models and batches of stated sizes, and one optimisation step of each.
 
 LFAE-S and DM-S are LFDM's two stages at a size that a CPU can train; LFAE and DM are the published configurations of
-MUG. PVDM's rows have the sizes at which its official code was timed. The tiny rows are for tests of the benchmarks
-themselves.
+MUG. PVDM's rows have the sizes at which its official code was timed; VDM-S is video-diffusion-pytorch's U-Net at the
+size at which that code was timed, VDM its defaults. The tiny rows are for tests of the benchmarks themselves.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from vgen.codecs import LatentCache
 from vgen.conditioning import LabelEmbedding
+from vgen.diffusion import GaussianDiffusion
 from vgen.losses import L1Pyramid, VGGPyramid
+from vgen.models import vdm
 from vgen.models.lfdm import (
     LFAE,
     LFDM,
@@ -137,6 +139,13 @@ def _diffusion(lfae: Callable[[bool], LFAE], unet: dict[str, Any], frames: int, 
     return LFDM(_spec(frames, side), denoiser, codec, label, optimizer=_ADAM["dm"])
 
 
+def _vdm(unet: dict[str, Any], frames: int, side: int, on: bool) -> vdm.VDM:
+    """The public code's step: L1, Adam."""
+    process = GaussianDiffusion(loss_type="l1")
+    denoiser = vdm.Unet3D(**unet, **_switch(on))
+    return vdm.VDM(_spec(frames, side), denoiser, diffusion=process, optimizer=partial(torch.optim.Adam, lr=1e-4))
+
+
 def _full_lfae(checkpointing: bool = False) -> LFAE:
     return LFAE(**_switch(checkpointing))
 
@@ -245,6 +254,30 @@ ROWS: dict[str, Row] = {
         module=partial(_pvdm, _TINY_VIT, _TINY_PLANES, 2, 4, 32),
         frames=4,
         side=32,
+    ),
+    "vdm-s": Row(
+        "VDM's Unet3D dim 32, mults 1 2 4 8, 8 frames, 32 px, L1",
+        clips=2,
+        parameters=9_969_475,
+        module=partial(_vdm, {"dim": 32}, 8, 32),
+        frames=8,
+        side=32,
+    ),
+    "vdm": Row(
+        "VDM's Unet3D dim 64 of vdm_sky.yaml, 16 frames, 64 px, L1, batch of the public code",
+        clips=32,
+        parameters=35_706_243,
+        module=partial(_vdm, {"dim": 64}, 16, 64),
+        frames=16,
+        side=64,
+    ),
+    "vdm-tiny": Row(
+        "tiny networks, 3 frames, 8 px",
+        clips=2,
+        parameters=60_051,
+        module=partial(_vdm, {"dim": 8, "dim_mults": (1, 2), "attn_heads": 2, "attn_dim_head": 8}, 3, 8),
+        frames=3,
+        side=8,
     ),
     "lfae-tiny": Row(
         "tiny networks, 2 frames, 32 px",

@@ -106,7 +106,12 @@ def test_stopped_again_and_again_at_epochs_ends(tmp_path, monkeypatch, validatio
     """Each resume counts the epochs right, so that the training is not longer than it should be."""
     recipe = variant(tmp_path, every_n_steps=5)
     limit = ("--all_stages.trainer.max_steps=-1", f"--all_stages.trainer.{limit}")
-    arguments = (*limit, *(f"--all_stages.trainer.{setting}" for setting in validation.split()), "--only", "autoencoder")
+    arguments = (
+        *limit,
+        *(f"--all_stages.trainer.{setting}" for setting in validation.split()),
+        "--only",
+        "autoencoder",
+    )
     whole = fit(tmp_path / "whole", *arguments, recipe=recipe)
     run = tmp_path / "stopped"
     for step in (7, 12, 17):

@@ -23,7 +23,7 @@ def test_rows_have_the_stated_sizes(name):
         assert row.batch(1, "cpu")["video"].shape == (1, 3, row.frames, row.side, row.side)
 
 
-@pytest.mark.parametrize("name", ["lfae-tiny", "dm-tiny", "pvdm-ae-tiny", "pvdm-dm-tiny"])
+@pytest.mark.parametrize("name", ["lfae-tiny", "dm-tiny", "pvdm-ae-tiny", "pvdm-dm-tiny", "vdm-tiny"])
 @pytest.mark.parametrize("variant", [Variant(), Variant(precision="bf16"), Variant(checkpointing=True)], ids=str)
 def test_a_step_trains(name, variant):
     step = build(name, variant)
