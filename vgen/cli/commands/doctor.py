@@ -14,7 +14,8 @@ from typing import Any, Literal, cast
 
 # Torchvision's own file names: the hash is part of them, so a wrong or truncated download is noticed on loading.
 _TORCHVISION_FILES = {
-    "VGG19 (perceptual loss)": "vgg19-dcbb9e9d.pth",
+    "VGG19 (perceptual loss)": ("vgg19-dcbb9e9d.pth", "VGGPyramid"),
+    "VGG16 (LPIPS as a loss)": ("vgg16-397923af.pth", "LPIPS"),
 }
 _TEXT_ENCODERS = ("bert-base-cased",)
 _LOW_DISK_GB = 10  # a full-size run keeps two checkpoints with optimiser state, samples and packed data
@@ -209,9 +210,9 @@ def _pretrained(config: dict[str, Any]) -> Iterator[Line]:
     strings = {value for _, block in blocks for value in block.values() if isinstance(value, str)}
     classes = [value for _, block in blocks if isinstance(value := block.get("class_path"), str)]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for name, file in _TORCHVISION_FILES.items():
+    for name, (file, loss) in _TORCHVISION_FILES.items():
         path = folder / file
-        needed = name.startswith("VGG19") and any("VGG" in c or "Perceptual" in c for c in classes)
+        needed = any(c.rpartition(".")[2] == loss for c in classes)
         if path.is_file():
             yield Line("pretrained", name, str(path))
         else:
