@@ -16,7 +16,7 @@ from vgen.video import ClipSpec
 from vgen.weights import WarmStart
 from vgen.weights.checkpoint import warm_start
 
-CLIP = ClipSpec(2, 16, 32)
+CLIP = ClipSpec(4, 16, 32)
 
 
 def convert(*arguments):
@@ -130,10 +130,10 @@ def test_the_autoencoder(files, capsys):
     folder, network, _ = files
     assert convert("--autoencoder", folder / "model_last.pth", "--preset", "ucf101", "--out", folder / "out") == 0
     said = capsys.readouterr().out
-    assert "tensors found their place; clips of 2 frames of 16x32 pixels" in said
+    assert "tensors found their place; clips of 4 frames of 16x32 pixels" in said
     model = vgen.load(folder / "out")
     assert isinstance(model, PlaneAutoencoder) and model.clip_spec.fps == 25
-    video = torch.rand(1, 3, 2, 16, 32) * 2 - 1
+    video = torch.rand(1, 3, 4, 16, 32) * 2 - 1
     with torch.no_grad():
         assert torch.equal(model.network(video), network(video))
     config = json.loads((folder / "out" / "config.json").read_text())
@@ -146,16 +146,16 @@ def test_both_stages(files, capsys):
     assert convert(*given, "--out", folder / "out") == 0
     assert "8 are assumed" in capsys.readouterr().out
     model = vgen.load(folder / "out")
-    assert isinstance(model, PVDM) and not model.codec.stored and model.clip_spec.frames == 4
+    assert isinstance(model, PVDM) and not model.codec.stored and model.clip_spec.frames == 8
     assert model.conditional_probability == 0.2 and model.diffusion.schedule.betas[0] == pytest.approx(0.0015)
     planes = model.autoencoder.grid.split(torch.randn(1, 4, model.autoencoder.grid.tokens))
     time = torch.tensor([500])
     with torch.no_grad():
         ours, theirs = model.denoiser(planes, time, planes), denoiser(planes, time, planes)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert model.sample(n=1, frames=3, options={"sampler": DDIM(2)}).shape == (1, 3, 3, 16, 32)
+    assert model.sample(n=1, frames=6, options={"sampler": DDIM(2)}).shape == (1, 3, 6, 16, 32)
     (folder / "model_last.pth").unlink()  # nothing leads back to the files
-    assert vgen.load((folder / "out").rename(folder / "moved")).sample(options={"steps": 2}).shape[2] == 4
+    assert vgen.load((folder / "out").rename(folder / "moved")).sample(options={"steps": 2}).shape[2] == 8
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         (..., D), dtype of `x`.
     """
     width = cos.shape[-1]
-    turned, rest = x[..., :width], x[..., width:]
-    swapped = torch.stack((-turned[..., 1::2], turned[..., ::2]), dim=-1).flatten(-2)
-    turned = (turned * cos + swapped * sin).to(x.dtype)
-    return turned if rest.shape[-1] == 0 else torch.cat((turned, rest.expand(*turned.shape[:-1], -1)), dim=-1)
+    whole = width == x.shape[-1]
+    turned = x if whole else x[..., :width]
+    # the sign goes with the small table: swapping is then one pass, forward and backward
+    sign = torch.arange(width, device=sin.device) % 2 * 2 - 1
+    swapped = turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    turned = (turned * cos + swapped * (sin * sign)).to(x.dtype)
+    return turned if whole else torch.cat((turned, x[..., width:].expand(*turned.shape[:-1], -1)), dim=-1)
 
 
 class RotaryEmbedding(FullPrecisionBuffers):

@@ -51,7 +51,7 @@ def autoencoder(vector):
         "latent": join(planes),
         "recon": folded(reconstruction),
         "encode_sum": summed[: len(theirs["encode_sum"])] if "encode_sum" in theirs else summed,
-        "rec_loss": reconstruction_terms(video, reconstruction, torch.zeros(0), None, LossWeights())["l1"],
+        "rec_loss": reconstruction_terms(video, reconstruction, torch.zeros(0), None, LossWeights())["pixel"],
     }
     if "latent" in inputs:
         grid = PlaneGrid(frames, side // 8, side // 8)

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from vgen.codecs import Frozen, Latent
 from vgen.errors import UserError
 from vgen.losses import AdversarialLoss
-from vgen.models.pvdm.losses import LossWeights, discriminator_terms, generator_terms, reconstruction_terms
+from vgen.models.pvdm.losses import (
+    LossWeights,
+    PixelDistance,
+    discriminator_terms,
+    generator_terms,
+    reconstruction_terms,
+)
 from vgen.models.pvdm.networks import PatchDiscriminator, ViTAutoencoder
 from vgen.models.pvdm.planes import PlaneGrid
 from vgen.nn.precision import at_least_fp32
@@ -21,9 +27,9 @@ from vgen.video import ClipSpec
 class PlaneAutoencoder(AdversarialModule):
     """Encodes clips to three planes in (-1, 1) and decodes them (section 3.1).
 
-    Without discriminators it learns to reconstruct: L1, and LPIPS of one random frame of each clip. With them, which
-    begins from such a model (`init_from`), the generator also learns from their judgement and by feature matching. A
-    batch is then cut in halves: one for a step of the generator, the other for a step of the discriminators, each in
+    Without discriminators it learns to reconstruct: L1 of pixels and LPIPS of one random frame of each clip. With them,
+    which begins from such a model (`init_from`), it also learns from their judgement and by feature matching. A batch
+    is then cut in halves: one for a step of the autoencoder, the other for a step of the discriminators, each in
     `micro_batches` parts, over which gradients are averaged and BatchNorm has its statistics.
 
     Args:
@@ -33,6 +39,8 @@ class PlaneAutoencoder(AdversarialModule):
         image_discriminator: Judges one random frame of each clip (dims 2).
         video_discriminator: Judges clips (dims 3).
         weights: Weights of the terms.
+        pixel_distance: l1 as published. On pictures that are black for the most part it makes all of them black, before
+            anything is learned; l2 does not.
         adversarial_loss: Loss of the discriminators.
         micro_batches: Parts of a step of adversarial training.
         optimizer: Optimiser of the autoencoder.
@@ -52,6 +60,7 @@ class PlaneAutoencoder(AdversarialModule):
         image_discriminator: PatchDiscriminator | None = None,
         video_discriminator: PatchDiscriminator | None = None,
         weights: LossWeights = LossWeights(),  # noqa: B008  (frozen)
+        pixel_distance: PixelDistance = "l1",
         adversarial_loss: AdversarialLoss = "hinge",
         micro_batches: int = 1,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -67,7 +76,8 @@ class PlaneAutoencoder(AdversarialModule):
         self.network = network
         self.perceptual = None if perceptual is None else Frozen(perceptual)
         self.image_discriminator, self.video_discriminator = image_discriminator, video_discriminator
-        self.weights, self.adversarial_loss, self.micro_batches = weights, adversarial_loss, micro_batches
+        self.weights, self.pixel_distance = weights, pixel_distance
+        self.adversarial_loss, self.micro_batches = adversarial_loss, micro_batches
 
     @property
     def discriminators(self) -> dict[str, nn.Module]:
@@ -97,7 +107,7 @@ class PlaneAutoencoder(AdversarialModule):
 
     def _reconstruction(self, real: Tensor, fake: Tensor, index: Tensor) -> dict[str, Tensor]:
         perceptual = None if self.perceptual is None else self.perceptual.network
-        terms = reconstruction_terms(real, fake, index, perceptual, self.weights)
+        terms = reconstruction_terms(real, fake, index, perceptual, self.weights, self.pixel_distance)
         with torch.no_grad():
             errors = (at_least_fp32(fake) - at_least_fp32(real)).square().flatten(1).mean(1)
             psnr = (10 * torch.log10(4 / errors.clamp(min=1e-10))).mean()  # values span 2

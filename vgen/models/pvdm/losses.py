@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from vgen.losses import AdversarialLoss, discriminator_loss, feature_matching
 from vgen.nn.precision import at_least_fp32
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
+PixelDistance = Literal["l1", "l2"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class LossWeights:
     which the paper does not have.
 
     Args:
-        pixel: Of the L1 distance.
+        pixel: Of the distance of pixels.
         perceptual: Of LPIPS.
         adversarial: Of the discriminators' judgement.
         features: Of feature matching.
@@ -39,9 +41,14 @@ def frame_of_each(video: Tensor, index: Tensor) -> Tensor:
 
 
 def reconstruction_terms(
-    real: Tensor, fake: Tensor, index: Tensor, perceptual: Perceptual | None, weights: LossWeights
+    real: Tensor,
+    fake: Tensor,
+    index: Tensor,
+    perceptual: Perceptual | None,
+    weights: LossWeights,
+    pixel: PixelDistance = "l1",
 ) -> dict[str, Tensor]:
-    """L1 over the clip, and LPIPS of one frame of it.
+    """Distance of the pixels of the clip, and LPIPS of one frame of it.
 
     Args:
         real: Clips (B, C, T, H, W) in [-1, 1].
@@ -49,8 +56,10 @@ def reconstruction_terms(
         index: The frame of each clip that LPIPS sees, (B,).
         perceptual: Distance of two (B, C, H, W) in [-1, 1]; None: no such term.
         weights: Weights of the terms.
+        pixel: l1 as published, or l2.
     """
-    terms = {"l1": weights.pixel * F.l1_loss(at_least_fp32(fake), at_least_fp32(real))}
+    distance = F.l1_loss if pixel == "l1" else F.mse_loss
+    terms = {"pixel": weights.pixel * distance(at_least_fp32(fake), at_least_fp32(real))}
     if perceptual is not None:
         terms["perceptual"] = weights.perceptual * perceptual(frame_of_each(fake, index), frame_of_each(real, index))
     return terms

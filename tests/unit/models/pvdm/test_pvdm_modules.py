@@ -24,14 +24,16 @@ def clips(n=2, frames=FRAMES):
 def test_reconstruction_loss():
     model = autoencoder(perceptual=torch.nn.MSELoss())
     terms = model.loss(clips())
-    assert set(terms) == {"loss", "l1", "perceptual", "psnr"}
-    torch.testing.assert_close(terms["loss"], terms["l1"] + terms["perceptual"])
+    assert set(terms) == {"loss", "pixel", "perceptual", "psnr"}
+    torch.testing.assert_close(terms["loss"], terms["pixel"] + terms["perceptual"])
     terms["loss"].backward()
     assert not [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     video = clips()["video"]
     with torch.no_grad():
         again = model.network(video)
-    torch.testing.assert_close(terms["l1"].detach(), 4 * (again - video).abs().mean())
+    torch.testing.assert_close(terms["pixel"].detach(), 4 * (again - video).abs().mean())
+    squares = autoencoder(pixel_distance="l2").loss(clips())["pixel"]
+    torch.testing.assert_close(squares.detach(), 4 * (again - video).square().mean())
     psnr = -10 * torch.log10(((again - video) / 2).square().mean((1, 2, 3, 4))).mean()
     torch.testing.assert_close(terms["psnr"], psnr)
 
@@ -39,8 +41,8 @@ def test_reconstruction_loss():
 def test_adversarial_losses_train_the_right_networks():
     model = autoencoder(judged=True).train()
     terms = model.generator_loss(clips())
-    assert set(terms) == {"loss", "l1", "psnr", "adversarial", "features"}
-    torch.testing.assert_close(terms["loss"], terms["l1"] + terms["adversarial"] + terms["features"])
+    assert set(terms) == {"loss", "pixel", "psnr", "adversarial", "features"}
+    torch.testing.assert_close(terms["loss"], terms["pixel"] + terms["adversarial"] + terms["features"])
     judged = model.discriminator_loss(clips())
     assert set(judged) == {"loss", "image", "video"}
     judged["loss"].backward()
