@@ -141,3 +141,19 @@ class RelativePositions(nn.Module):
         position = torch.arange(length, device=self.embeddings_table.device)
         distance = (position[None, :] - position[:, None]).clamp(-self.max_distance, self.max_distance)
         return self.embeddings_table[distance + self.max_distance]
+
+
+class TimestepEmbedding(nn.Module):
+    """`cosine_embedding` as a layer.
+
+    Args:
+        dim: Size of the embedding.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, time: Tensor) -> Tensor:
+        """(B,) -> (B, dim), fp32."""
+        return cosine_embedding(time, self.dim)
