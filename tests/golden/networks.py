@@ -26,6 +26,9 @@ from vgen.models.lfdm.networks import (
 from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
 from vgen.models.pvdm.planes import PlaneGrid, join
 from vgen.video import ClipSpec
+from vgen.models.score.networks import ADM, Preconditioned, ScoreNetwork, ScoreUNet
+from vgen.models.vidm.networks import ContentGenerator, Layout, MotionGenerator
+from vgen.nn.flow import SpyNet
 
 Vectors = dict[str, Tensor]
 
@@ -48,7 +51,7 @@ def fill(module: nn.Module) -> nn.Module:
             continue
         numbers = wave(name, tuple(value.shape))
         numbers = numbers * (1.7 / math.sqrt(value[0].numel()) if value.ndim > 1 else 0.1)
-        if name.endswith(("running_var", "norm.weight", "norm1.weight", "norm2.weight", "gamma")):
+        if name.endswith(("running_var", "norm.weight", "norm0.weight", "norm1.weight", "norm2.weight", "gamma")):
             numbers = 1 + 0.1 * wave(name, tuple(value.shape))
         value.copy_(numbers)
     return module.eval()
@@ -191,6 +194,42 @@ def pvdm_unet(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
         "sampled": sampled,
         "vlb": process.schedule.vlb_weights[::100],
     }
+def vidm_generators(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Both generators, and SpyNet's two variants on the same frames."""
+    if inputs is None:
+        inputs = {name: wave(name, (2, 3, 16, 16)).float() for name in ("x", "first", "previous")}
+        inputs |= {"one": image("one", 1, 3, 40, 36), "two": image("two", 1, 3, 40, 36)}
+        inputs |= {"t": torch.tensor([20, 700]), "n": torch.tensor([1, 90])}
+    layout = Layout(32, 1, (2,), (1, 2), num_head_channels=16)
+    motion, content = fill(MotionGenerator(layout, flow=SpyNet())), fill(ContentGenerator(layout, size=(16, 16)))
+    flow = motion.motion(inputs["first"], inputs["previous"])
+    other = SpyNet("sniklaus")
+    other.load_state_dict(motion.flow.state_dict())
+    return inputs, {
+        "flow": flow,
+        "flow_sniklaus": other(inputs["one"], inputs["two"]),
+        "flow_mmediting": motion.flow(inputs["one"], inputs["two"]),
+        "motion": motion(inputs["x"], inputs["t"], inputs["n"], inputs["first"], flow),
+        "content": content(inputs["x"], inputs["t"]),
+    }
+
+
+def score_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """NCSN++ with both pyramids, DDPM, and ADM behind EDM's preconditioning."""
+    if inputs is None:
+        inputs = {"x": image("x", 2, 3, 8, 8), "sigma": torch.tensor([0.3, 7.0]), "label": torch.eye(2)}
+    small = {"resolution": 8, "channel_mult": (1, 2), "num_blocks": 1, "attn_resolutions": (4,), "model_channels": 8}
+    ddpm = {"noise_embedding": "positional", "taps": None, "encoder": "standard", "block": "ddpm", "per_group": 1}
+    outputs = {}
+    for name, variant in {
+        "residual": {"decoder": "residual"},
+        "skip": {"encoder": "skip", "decoder": "skip", "combine": "cat"},
+        "ddpm": ddpm | {"skip_rescale": False},
+    }.items():
+        unet = fill(ScoreUNet(**(small | variant)))
+        outputs[name] = ScoreNetwork(unet, centered=False)(inputs["x"], inputs["sigma"])
+    adm = fill(Preconditioned(ADM(**small, head_channels=4, label_dim=2)))
+    return inputs, outputs | {"adm": adm(inputs["x"], inputs["sigma"], inputs["label"])}
 
 
 #: file name -> function: given the stored inputs (None: the recipe's), returns inputs and outputs
@@ -202,4 +241,6 @@ GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
     "video_ldm_networks": video_ldm_networks,
     "pvdm_autoencoder": pvdm_autoencoder,
     "pvdm_unet": pvdm_unet,
+    "vidm_generators": vidm_generators,
+    "score_networks": score_networks,
 }

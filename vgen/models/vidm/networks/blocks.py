@@ -1,0 +1,207 @@
+"""Blocks of VIDM's U-Nets: residual blocks whose second normalisation knows diffusion step, frame and pixel."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vgen.nn.attention import attend
+from vgen.nn.precision import at_least_fp32
+
+GROUPS = 32
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """The layer with all parameters zero: what it ends is the identity when training begins."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a feature map is: diffusion step and frame, as coordinates and as an embedding.
+
+    Args:
+        place: (B, 2) coordinates of diffusion step t and frame n, each in [-1, 1]; B = 1 for a whole batch.
+        embedding: (B, E) embedding of t for adaptive group norm; None with PosGN.
+    """
+
+    place: Tensor
+    embedding: Tensor | None = None
+
+
+def axis(index: Tensor, steps: int) -> Tensor:
+    """Coordinate of an index on linspace(-1, 1, steps), fp32; one step has coordinate -1."""
+    return 2 * index.float() / max(steps - 1, 1) - 1
+
+
+class PosGN(nn.Module):
+    """Positional group norm: scale and shift of every pixel come from an MLP of its four coordinates.
+
+    y = GN(x) (1 + alpha) + beta with (alpha, beta) = MLP(t, n, h, w), each coordinate on linspace(-1, 1). The paper
+    writes alpha GN(x) + beta, which is the same family of functions: the last bias differs by one.
+
+    The first layer's activation is a plain sine of the default initialisation (no SIREN).
+
+    Args:
+        channels: Channels C, a multiple of 32.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.phase = nn.Linear(4, channels)
+        self.hidden = nn.Linear(channels, 2 * channels)
+        self.modulation = nn.Linear(2 * channels, 2 * channels)
+
+    def forward(self, x: Tensor, position: Position) -> Tensor:
+        """(B, C, H, W) -> the same shape. One position for the whole batch is worked out once."""
+        scale, shift = self.scale_shift(position.place, x.shape[2], x.shape[3]).chunk(2, dim=1)
+        return torch.addcmul(shift, self.norm(x), 1 + scale)
+
+    def scale_shift(self, place: Tensor, height: int, width: int) -> Tensor:
+        """(B, 2) -> (B, 2C, H, W). The phases are a sum over axes, so that no coordinate map is ever built."""
+        with torch.autocast(place.device.type, enabled=False):  # bf16 has 256 places between -1 and 1
+            weight, bias = at_least_fp32(self.phase.weight), at_least_fp32(self.phase.bias)
+            rows, columns = (axis(torch.arange(side, device=place.device), side).to(weight) for side in (height, width))
+            time = F.linear(place.to(weight), weight[:, :2], bias)
+            pixels = torch.outer(weight[:, 2], rows)[:, :, None] + torch.outer(weight[:, 3], columns)[:, None]
+            waves = torch.sin(time[:, :, None, None] + pixels)
+        hidden = F.silu(_per_pixel(self.hidden, waves.to(self.hidden.weight.dtype)))
+        return _per_pixel(self.modulation, hidden)
+
+
+def _per_pixel(layer: nn.Linear, x: Tensor) -> Tensor:
+    """A linear layer over the channels of (B, C, H, W)."""
+    return F.conv2d(x, layer.weight[:, :, None, None], layer.bias)
+
+
+class AdaGN(nn.Module):
+    """Adaptive group norm (Dhariwal & Nichol 2021, section 3.1): scale and shift from the diffusion step alone.
+
+    Args:
+        channels: Channels C, a multiple of 32.
+        embedding: Size of the embedding of the step.
+    """
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.modulation = nn.Linear(embedding, 2 * channels)
+
+    def forward(self, x: Tensor, position: Position) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        scale, shift = self.modulation(F.silu(position.embedding))[:, :, None, None].chunk(2, dim=1)
+        return torch.addcmul(shift, self.norm(x), 1 + scale)
+
+
+class PositionedConv(nn.Module):
+    """PosGN or AdaGN, SiLU and a convolution that begins at zero: the second half of a residual block.
+
+    Args:
+        channels: Channels C.
+        embedding: Size of the embedding for AdaGN; None for PosGN.
+    """
+
+    def __init__(self, channels: int, embedding: int | None = None) -> None:
+        super().__init__()
+        self.norm = PosGN(channels) if embedding is None else AdaGN(channels, embedding)
+        self.conv = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor, position: Position) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        return self.conv(F.silu(self.norm(x, position)))
+
+
+class ResBlock(nn.Module):
+    """Group norm, SiLU, convolution, then `PositionedConv`; resampling acts between SiLU and convolution.
+
+    Args:
+        channels: Input channels.
+        out_channels: Output channels; with resampling the same as the input's.
+        resample: Halve the size (2x2 mean) or double it (nearest) in both branches.
+        embedding: See `PositionedConv`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int | None = None,
+        resample: Literal["down", "up"] | None = None,
+        embedding: int | None = None,
+    ) -> None:
+        super().__init__()
+        out_channels = out_channels or channels
+        self.resample = resample
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+        self.out = PositionedConv(out_channels, embedding)
+        self.skip = nn.Conv2d(channels, out_channels, 1) if out_channels != channels else nn.Identity()
+
+    def forward(self, x: Tensor, position: Position) -> Tensor:
+        """(B, C, H, W) -> (B, out_channels, H', W')."""
+        h = F.silu(self.norm(x))
+        if self.resample == "down":
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        elif self.resample == "up":
+            h, x = (F.interpolate(each, scale_factor=2, mode="nearest") for each in (h, x))
+        return self.skip(x) + self.out(self.conv(h), position)
+
+
+class SpatialAttention(nn.Module):
+    """Residual softmax attention over the pixels of a frame.
+
+    Args:
+        channels: Channels C, a multiple of 32.
+        heads: Attention heads. The projection's channels are heads first, then q, k and v, as in guided diffusion's
+            legacy order.
+    """
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj = zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> the same shape."""
+        qkv = self.qkv(self.norm(x).flatten(2)).unflatten(1, (self.heads, 3, -1))  # (B, heads, 3, d, L)
+        q, k, v = qkv.mT.unbind(2)
+        seen = attend(q, k, v).mT.flatten(1, 2)
+        return x + self.proj(seen).view_as(x)
+
+
+class Downsample(nn.Module):
+    """Halves the size by a strided convolution.
+
+    Args:
+        channels: Channels C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H/2), ceil(W/2))."""
+        return self.conv(x)
+
+
+class Upsample(nn.Module):
+    """Doubles the size by nearest up-sampling and a convolution.
+
+    Args:
+        channels: Channels C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W)."""
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
