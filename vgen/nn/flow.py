@@ -47,7 +47,8 @@ class SpyNetLevel(nn.Module):
     def forward(self, first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
         """Images (N, 3, H, W) and the flow so far (N, 2, H, W) -> refined flow (N, 2, H, W)."""
         *inner, last = self.convs
-        x = torch.cat((first, displace(second, flow), flow), dim=1).to(last.weight.dtype)
+        dtype = next(self.parameters()).dtype
+        x = torch.cat((first, displace(second, flow), flow), dim=1).to(dtype)
         for conv in inner:
             x = F.relu(conv(x))
         return flow + last(x).to(flow.dtype)

@@ -102,7 +102,8 @@ class ConvResample(FullPrecisionBuffers):
     ) -> None:
         super().__init__()
         self.direction, self.filtered = direction, taps is not None
-        self.conv = xavier_(nn.Conv2d(in_channels, out_channels, 3))
+        self.conv = nn.Conv2d(in_channels, out_channels, 3)
+        xavier_(self.conv)
         self.register_buffer("kernel", fir_kernel(taps or (1, 1)), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -127,14 +127,18 @@ class ScoreUNet(Configurable, LeveledUNet):
 
     def _embed(self, width: int, multiple: int | None, scale: float, label_dim: int, augment_dim: int) -> None:
         """Makes what tells the blocks the noise level and, in EDM, the class and the augmentation."""
-        self.map_label, self.map_augment, self.map_noise = None, None, None
+        self.map_noise: nn.Module | None = None
+        self.map_label: nn.Linear | None = None
+        self.map_augment: nn.Module | None = None
         self.time = nn.ModuleList()
         if self.noise_embedding == "none":
             return
         fourier = self.noise_embedding == "fourier"
         size = width * (multiple or (2 if fourier else 1))
         self.map_noise = FourierEmbedding(size, scale) if fourier else SinusoidalEmbedding(size)
-        self.map_label = xavier_(nn.Linear(label_dim, size)) if label_dim else None
+        self.map_label = nn.Linear(label_dim, size) if label_dim else None
+        if self.map_label is not None:
+            xavier_(self.map_label)
         self.map_augment = xavier_(nn.Linear(augment_dim, size, bias=False)) if augment_dim else None
         self.time.extend([xavier_(nn.Linear(size, 4 * width)), xavier_(nn.Linear(4 * width, 4 * width))])
 

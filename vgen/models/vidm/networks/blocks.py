@@ -94,6 +94,8 @@ class AdaGN(nn.Module):
 
     def forward(self, x: Tensor, position: Position) -> Tensor:
         """(B, C, H, W) -> the same shape."""
+        if position.embedding is None:
+            raise ValueError("adaptive group norm needs an embedding of the diffusion step")
         scale, shift = self.modulation(F.silu(position.embedding))[:, :, None, None].chunk(2, dim=1)
         return torch.addcmul(shift, self.norm(x), 1 + scale)
 
