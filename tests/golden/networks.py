@@ -25,10 +25,10 @@ from vgen.models.lfdm.networks import (
 )
 from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
 from vgen.models.pvdm.planes import PlaneGrid, join
-from vgen.video import ClipSpec
 from vgen.models.score.networks import ADM, Preconditioned, ScoreNetwork, ScoreUNet
 from vgen.models.vidm.networks import ContentGenerator, Layout, MotionGenerator
 from vgen.nn.flow import SpyNet
+from vgen.video import ClipSpec
 
 Vectors = dict[str, Tensor]
 
@@ -194,6 +194,8 @@ def pvdm_unet(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
         "sampled": sampled,
         "vlb": process.schedule.vlb_weights[::100],
     }
+
+
 def vidm_generators(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
     """Both generators, and SpyNet's two variants on the same frames."""
     if inputs is None:

@@ -5,7 +5,7 @@ from vgen.diffusion.extension import Extended
 from vgen.diffusion.gaussian import GaussianDiffusion
 from vgen.diffusion.guidance import classifier_free, guided
 from vgen.diffusion.noise import ClipNoise, NoiseSource, mixed_noise
-from vgen.diffusion.samplers import DDIM, DDPM, Sampler
+from vgen.diffusion.samplers import DDIM, DDPM, RespacedDDPM, Sampler
 from vgen.diffusion.schedules import DiffusionSchedule
 from vgen.diffusion.solvers import DPMSolverPP, UniPC
 from vgen.diffusion.thresholding import Threshold
@@ -22,6 +22,7 @@ __all__ = [
     "GaussianDiffusion",
     "LossWeighting",
     "NoiseSource",
+    "RespacedDDPM",
     "Sampler",
     "Threshold",
     "UniPC",

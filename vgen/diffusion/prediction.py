@@ -4,14 +4,15 @@ All functions take x_t = alpha x0 + sigma eps with alpha and sigma that broadcas
 
 eps: the noise. x0: the data. v = alpha eps - sigma x0 (Salimans & Ho 2022, appendix D). flow = eps - x0, with
 alpha = 1 - t and sigma = t (Lipman et al. 2023; Liu et al. 2023). score = -eps/sigma (Song et al. 2021). edm: the raw
-network F of x0 = c_skip x + c_out F with alpha = 1 (Karras et al. 2022, equation 7).
+network F of x0 = c_skip x + c_out F with alpha = 1 (Karras et al. 2022, equation 7). mean: that of x_{t-1} (Ho et al.
+2020), which takes the tables of a discrete schedule: see `GaussianDiffusion`.
 """
 
 from typing import Literal
 
 from torch import Tensor
 
-Prediction = Literal["eps", "x0", "v", "flow", "score", "edm"]
+Prediction = Literal["eps", "x0", "v", "flow", "score", "edm", "mean"]
 SIGMA_DATA = 0.5  # Karras et al. 2022, table 1
 
 

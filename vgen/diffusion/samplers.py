@@ -11,6 +11,7 @@ from torch import Tensor
 from vgen.configurable import Configurable
 from vgen.diffusion.gaussian import GaussianDiffusion
 from vgen.diffusion.noise import NoiseSource
+from vgen.diffusion.respacing import space_timesteps
 from vgen.errors import UserError, did_you_mean
 
 #: (x_t, t (B,) int64) -> the network's raw output, guidance done.
@@ -53,30 +54,53 @@ class Sampler(Configurable, ABC):
 
 
 class DDPM(Sampler):
-    """Ancestral sampling over all T steps with the fixed small (posterior) variance (Ho et al. 2020, algorithm 2)."""
+    """Ancestral sampling over all T steps (Ho et al. 2020, algorithm 2), with the variance of the process."""
 
     def calls(self, process: GaussianDiffusion) -> int:
         """T."""
         return process.steps
 
+    def kept(self, process: GaussianDiffusion) -> Sequence[int]:
+        """The steps that are taken, ascending."""
+        return range(process.steps)
+
     def step(
         self, process: GaussianDiffusion, output: Tensor, x: Tensor, t: int, noise: Tensor | None = None
     ) -> Tensor:
         """x_{t-1} from x_t; without noise the mean, which at t = 0 is x0 itself."""
-        times = process.full(t, x)
-        x0, _ = process.x0_eps(output, x, times)
-        mean, log_variance = process.schedule.posterior(x0, x, times)
+        mean, log_variance, _ = process.p_mean_variance(output, x, process.full(t, x))
         return mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
 
     def sample(
         self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: GaussianDiffusion
     ) -> Tensor:
         """See `Sampler.sample`."""
+        kept = self.kept(process)
+        process = process if len(kept) == process.steps else process.respaced(kept)
         x = noise(0, shape)
-        for i, t in enumerate(reversed(range(process.steps))):
-            output = denoise_fn(x, process.full(t, x))
+        for i, t in enumerate(reversed(range(len(kept)))):
+            output = denoise_fn(x, process.full(kept[t], x))
             x = self.step(process, output, x, t, noise(i + 1, shape) if t > 0 else None)
         return x
+
+
+class RespacedDDPM(DDPM):
+    """Ancestral sampling over some of the steps, by the process that they make (Nichol & Dhariwal 2021, section 4).
+
+    Args:
+        steps: Which: see `space_timesteps`. VIDM: ddim100, and 100 in its previews.
+    """
+
+    def __init__(self, steps: int | str = 100) -> None:
+        self.steps = steps
+
+    def calls(self, process: GaussianDiffusion) -> int:
+        """The number of steps that are taken."""
+        return len(self.kept(process))
+
+    def kept(self, process: GaussianDiffusion) -> Sequence[int]:
+        """See `DDPM.kept`."""
+        return space_timesteps(process.steps, self.steps)
 
 
 class DDIM(Sampler):
@@ -126,19 +150,42 @@ class DDIM(Sampler):
         self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: GaussianDiffusion
     ) -> Tensor:
         """See `Sampler.sample`."""
-        official = self.rule == "official"
-        table = process.schedule.alphas_cumprod_prev if official else process.schedule.alphas_cumprod
         x = noise(0, shape)
         for i, (time, following) in enumerate(self.times(process.steps)):
-            times = process.full(time, x)
-            x0, eps = process.x0_eps(denoise_fn(x, times), x, times, rederive=self.rule == "corrected")
-            last = following == (0 if official else -1)
-            if last:
-                return x0
-            a, b = table[time], table[following]
-            sigma = self.eta * ((1 - a / b) * (1 - b) / (1 - a)).sqrt()
-            direction = (1 - b - sigma**2).clamp(min=0).sqrt()
-            x = b.sqrt() * x0 + direction * eps
-            if self.eta > 0:
-                x = x + sigma * noise(i + 1, shape)
+            drawn = noise(i + 1, shape) if self.eta > 0 and following != self._end else None
+            x = self.step(process, denoise_fn(x, process.full(time, x)), x, time, following, drawn)
         return x
+
+    @property
+    def _end(self) -> int:
+        """What follows the last time."""
+        return 0 if self.rule == "official" else -1
+
+    def step(
+        self,
+        process: GaussianDiffusion,
+        output: Tensor,
+        x: Tensor,
+        time: int,
+        following: int,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """One transition; to the end, x0 itself.
+
+        Args:
+            process: The diffusion process.
+            output: Network output at x.
+            x: Data at `time`.
+            time: Where x is.
+            following: Where to go; lower, or with eta 0 also higher, which takes data back to noise (T is noise alone).
+            noise: Standard normal, for eta > 0.
+        """
+        official = self.rule == "official"
+        table = process.schedule.alphas_cumprod_prev if official else process.schedule.alphas_cumprod
+        x0, eps = process.x0_eps(output, x, process.full(time, x), rederive=self.rule == "corrected")
+        if following == self._end:
+            return x0
+        a, b = table[time], table[following] if following < len(table) else torch.zeros_like(table[0])
+        sigma = self.eta * ((1 - a / b) * (1 - b) / (1 - a)).sqrt() if self.eta > 0 else 0 * a
+        x = b.sqrt() * x0 + (1 - b - sigma**2).clamp(min=0).sqrt() * eps
+        return x if noise is None else x + sigma * noise

@@ -55,9 +55,36 @@ def betas(kind: ScheduleKind, steps: int, ends: tuple[float, float] | None = Non
     raise ValueError(f"unknown schedule {kind!r}")
 
 
+def zero_terminal_snr(beta: Tensor) -> Tensor:
+    """Shifts and scales sqrt(abar) so that its last entry is 0 and its first stays (Lin et al. 2024, algorithm 1).
+
+    Args:
+        beta: (T,) fp64.
+
+    Returns:
+        (T,) fp64, the last entry 1.
+    """
+    root = (1 - beta).cumprod(0).sqrt()
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    abar = root.square()
+    return 1 - torch.cat((abar[:1], abar[1:] / abar[:-1]))
+
+
+def broadcast(values: Tensor, like: Tensor) -> Tensor:
+    """Values of each sample (B,), or of each frame (B, T), shaped to broadcast over `like` (B, C, T, ...)."""
+    if values.ndim == 2:
+        return values.view(len(values), 1, -1, *(1,) * (like.ndim - 3))
+    return values.view(-1, *(1,) * (like.ndim - 1))
+
+
 def gather(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """table[t] with t (B,), shaped to broadcast over `like` (B, ...)."""
-    return table[t].view(-1, *(1,) * (like.ndim - 1))
+    """table[t] with t (B,), or (B, T) of every frame, shaped to broadcast over `like` (B, C, T, ...)."""
+    return broadcast(table[t], like)
+
+
+def _without_first(variance: Tensor) -> Tensor:
+    """A table of variances whose first entry, zero, is the second's (as in iDDPM and ADM)."""
+    return torch.cat((variance[1:2], variance[1:])) if len(variance) > 1 else variance
 
 
 class DiffusionSchedule(FullPrecisionBuffers):
@@ -70,6 +97,8 @@ class DiffusionSchedule(FullPrecisionBuffers):
         kind: cosine (beta cut at .9999), cosine_iddpm (.999), linear or scaled_linear.
         steps: Steps T.
         beta_ends: First and last beta of a linear or scaled linear schedule, instead of the usual ones.
+        zero_snr: Rescale so that nothing is left of the data at the last step (`zero_terminal_snr`).
+        beta: Betas (T,) fp64 of another schedule, instead of the named one.
     """
 
     betas: Tensor
@@ -82,18 +111,28 @@ class DiffusionSchedule(FullPrecisionBuffers):
     sqrt_recipm1_alphas_cumprod: Tensor
     posterior_variance: Tensor
     posterior_log_variance_clipped: Tensor
+    posterior_log_variance: Tensor
+    log_betas: Tensor
     posterior_mean_coef1: Tensor
     posterior_mean_coef2: Tensor
     snr: Tensor
 
     def __init__(
-        self, kind: ScheduleKind = "cosine", steps: int = 1000, beta_ends: tuple[float, float] | None = None
+        self,
+        kind: ScheduleKind = "cosine",
+        steps: int = 1000,
+        beta_ends: tuple[float, float] | None = None,
+        zero_snr: bool = False,
+        beta: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.kind, self.steps = kind, steps
-        beta = betas(kind, steps, beta_ends)
+        if beta is None:
+            beta = betas(kind, steps, beta_ends)
+            beta = zero_terminal_snr(beta) if zero_snr else beta
+        self.kind, self.steps = kind, len(beta)
         alpha = 1 - beta
-        abar = alpha.cumprod(0)
+        self.exact_alphas_cumprod = alpha.cumprod(0)
+        abar = self.exact_alphas_cumprod
         previous = torch.cat((abar.new_ones(1), abar[:-1]))
         variance = beta * (1 - previous) / (1 - abar)
         tables = {
@@ -108,6 +147,8 @@ class DiffusionSchedule(FullPrecisionBuffers):
             "posterior_variance": variance,
             # the variance of the last step (t = 0) is zero
             "posterior_log_variance_clipped": variance.clamp(min=1e-20).log(),
+            "posterior_log_variance": _without_first(variance).clamp(min=1e-20).log(),
+            "log_betas": torch.cat((_without_first(variance)[:1], beta[1:])).clamp(min=1e-20).log(),
             "posterior_mean_coef1": beta * previous.sqrt() / (1 - abar),
             "posterior_mean_coef2": (1 - previous) * alpha.sqrt() / (1 - abar),
             "snr": abar / (1 - abar),
