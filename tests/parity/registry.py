@@ -16,7 +16,7 @@ import vgen.models
 Case = Callable[["Vector"], Mapping[str, Tensor | None]]
 CASES: dict[tuple[str, str], Case] = {}
 # What vectors are about besides the families under vgen/models.
-PARTS = frozenset({"metrics"})
+PARTS = frozenset({"metrics", "diffusion"})
 
 
 def case(family: str, target: str) -> Callable[[Case], Case]:

@@ -6,6 +6,7 @@ VP, is first brought to this form by dividing x_t by its alpha.
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -62,15 +63,16 @@ def vp_sigma(time: Tensor, beta_d: float = 19.9, beta_min: float = 0.1) -> Tenso
     return ((beta_d * time**2 / 2 + beta_min * time).exp() - 1).sqrt()
 
 
+@cache
 def iddpm_sigmas(steps: int = 1000, c1: float = 0.001, c2: float = 0.008) -> Tensor:
     """The noise levels u_0 > ... > u_M = 0 of improved DDPM (Karras et al. 2022, table 1).
 
     Returns:
-        (steps + 1,), fp32.
+        (steps + 1,), fp32, on the CPU; not to be changed.
     """
     # in fp32 throughout, as the models were trained: an index of the table is what their networks are told
-    alpha = torch.sin(0.5 * math.pi * torch.arange(steps + 1) / steps / (c2 + 1)) ** 2
-    table = torch.zeros(steps + 1)
+    alpha = torch.sin(0.5 * math.pi * torch.arange(steps + 1, device="cpu") / steps / (c2 + 1)) ** 2
+    table = torch.zeros(steps + 1, device="cpu")
     for j in range(steps, 0, -1):
         table[j - 1] = ((table[j] ** 2 + 1) / (alpha[j - 1] / alpha[j]).clamp(min=c1) - 1).sqrt()
     return table

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Any, Generic, Literal, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +18,11 @@ from vgen.errors import UserError, did_you_mean
 DenoiseFn = Callable[[Tensor, Tensor], Tensor]
 
 
-class Sampler(Configurable, ABC):
+#: What a sampler samples from: a diffusion in steps or in continuous time.
+Process = TypeVar("Process")
+
+
+class Sampler(Configurable, ABC, Generic[Process]):
     """Turns noise into data with a trained denoiser."""
 
     configuration: dict[str, Any] = {}  # noqa: RUF012  replaced in each instance that has arguments
@@ -33,9 +37,7 @@ class Sampler(Configurable, ABC):
         return type(self)(**(self.configuration | dict(options)))
 
     @abstractmethod
-    def sample(
-        self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: GaussianDiffusion
-    ) -> Tensor:
+    def sample(self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: Process) -> Tensor:
         """Generates a batch.
 
         Args:
@@ -49,11 +51,11 @@ class Sampler(Configurable, ABC):
         """
 
     @abstractmethod
-    def calls(self, process: GaussianDiffusion) -> int:
+    def calls(self, process: Process) -> int:
         """How often the network runs."""
 
 
-class DDPM(Sampler):
+class DDPM(Sampler[GaussianDiffusion]):
     """Ancestral sampling over all T steps (Ho et al. 2020, algorithm 2), with the variance of the process."""
 
     def calls(self, process: GaussianDiffusion) -> int:
@@ -103,7 +105,7 @@ class RespacedDDPM(DDPM):
         return space_timesteps(process.steps, self.steps)
 
 
-class DDIM(Sampler):
+class DDIM(Sampler[GaussianDiffusion]):
     """Denoising diffusion implicit models (Song et al. 2021, equation 12).
 
     Args:

@@ -40,7 +40,7 @@ def _common(process: GaussianDiffusion) -> dict[str, Any]:
     }
 
 
-class DPMSolverPP(Sampler):
+class DPMSolverPP(Sampler[GaussianDiffusion]):
     """DPM-Solver++ multistep (Lu et al. 2022), by `diffusers`' DPMSolverMultistepScheduler.
 
     Args:
@@ -67,7 +67,7 @@ class DPMSolverPP(Sampler):
         return _integrate(scheduler, self.steps, denoise_fn, shape, noise, process, stochastic=self.sde)
 
 
-class UniPC(Sampler):
+class UniPC(Sampler[GaussianDiffusion]):
     """UniPC predictor-corrector (Zhao et al. 2023), by `diffusers`; B(h) = exp(h) - 1, as the other form gives NaN.
 
     Args:

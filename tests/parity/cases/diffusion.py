@@ -8,10 +8,18 @@ from torch import Tensor
 from parity.registry import Vector, case
 from vgen.diffusion import DDIM, GaussianDiffusion, LossWeighting, RespacedDDPM, Threshold, classifier_free
 from vgen.diffusion import prediction as predict
+from vgen.diffusion.continuous import ContinuousDiffusion
+from vgen.diffusion.continuous_schedules import VE, VP, SubVP
 from vgen.diffusion.distances import charbonnier
 from vgen.diffusion.flow import shifted
+from vgen.diffusion.karras import KarrasSampler, Levels
+from vgen.diffusion.ode import divergence, log_likelihood_bits, ode_sample
+from vgen.diffusion.preconditioning import Preconditioning, iddpm_sigmas, vp_sigma
+from vgen.diffusion.predictor_corrector import PredictorCorrector
 from vgen.diffusion.respacing import respaced_betas, space_timesteps
 from vgen.diffusion.schedules import DiffusionSchedule, betas, broadcast, zero_terminal_snr
+from vgen.diffusion.sde import SDE
+from vgen.diffusion.weighting import edm as edm_weight
 from vgen.diffusion.weighting import min_snr, p2
 
 KINDS = {"linear": "linear", "cosine": "cosine_iddpm", "scaled_linear_sd": "scaled_linear"}
@@ -50,9 +58,8 @@ def losses_and_targets(vector):
             phi = float(kind.removeprefix("cfg_rescale")) if "rescale" in kind else 0.0
             out[name] = classifier_free(inputs["cfg_cond"], inputs["cfg_uncond"], float(rest[0]), phi)
         elif kind == "flow_shift":
-            out[name] = shifted(
-                torch.linspace(0, 1, len(vector.tensors("out")[name]), dtype=torch.float64), float(rest[0])
-            )
+            points = len(vector.tensors("out")[name])
+            out[name] = shifted(torch.linspace(1, 0, points, dtype=torch.float64), float(rest[0]))
     return out | targets(inputs)
 
 
@@ -178,3 +185,214 @@ def trajectory(vector: Vector, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     sampler = RespacedDDPM(settings["section_counts"])
     last = sampler.sample(denoise, inputs["traj_xT"].shape, recorded, one)
     return {"traj": torch.stack([*states[1:], last]), "traj_timesteps": torch.tensor(sampler.kept(one))}
+
+
+# Score SDE ------------------------------------------------------------------------------------------------------------
+
+
+def toy_ve(x: Tensor, label: Tensor) -> Tensor:
+    label = broadcast(label.float(), x)
+    return (-x + 0.2 * torch.tanh(x) * torch.cos(0.01 * label)) / (1 + label**2)
+
+
+def toy_vp(x: Tensor, label: Tensor) -> Tensor:
+    label = broadcast(label.float(), x)
+    return -0.3 * x + 0.2 * torch.tanh(x) * torch.cos(0.01 * label) + 0.05 * torch.sin(label)
+
+
+def sde_of(vector: Vector, name: str, steps: int | None = None, continuous: bool = True) -> SDE:
+    facts = vector.sidecar
+    schedule = {
+        "vp": VP(facts["beta_min"], facts["beta_max"]),
+        "subvp": SubVP(facts["beta_min"], facts["beta_max"]),
+        "ve": VE(facts["sigma_min"], facts["sigma_max"]),
+    }[name]
+    return SDE(schedule, steps or facts["N"], continuous)
+
+
+@case("diffusion", "steps_score_sde")
+def steps_score_sde(vector):
+    inputs, out = vector.tensors("in"), {}
+    for name in ("vp", "subvp", "ve"):
+        found = of_sde(vector, name, inputs)
+        out |= {f"{name}/{key}": value for key, value in found.items()}
+    return {key: value for key, value in out.items() if key in vector.tensors("out")}
+
+
+def of_sde(vector: Vector, name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    x0, t, z = inputs["x0"], inputs["t"], inputs["z"]
+    sde, model = sde_of(vector, name), toy_ve if name == "ve" else toy_vp
+    mean, std = sde.marginal(x0, t)
+    x = mean + broadcast(std, x0) * z
+    scale, g = sde.discretised(t)
+    out = {
+        "marginal_mean": mean,
+        "marginal_std": std,
+        "x_t": x,
+        "drift": broadcast(sde.schedule.drift(t), x) * x,
+        "diffusion": sde.schedule.diffusion(t),
+        "discretize_f": broadcast(scale, x) * x,
+        "discretize_G": g,
+        "prior_logp": sde.prior_log_density(z),
+    }
+    for kind in ("continuous", "discrete"):
+        steps = one_step(sde_of(vector, name, continuous=kind == "continuous"), model, x, t, inputs)
+        out |= {f"{kind}/{key}": value for key, value in steps.items()}
+    score_fn = sde.score_fn(model)
+
+    def flow(x: Tensor, t: Tensor) -> Tensor:
+        return sde.reverse_drift(score_fn, x, t, ode=True)
+
+    out["pf_ode_divergence"] = divergence(flow, x, t, inputs["hutchinson"])[1]
+    time = inputs["u"] * (1 - 1e-5) + 1e-5
+    mean, std = sde.marginal(x0, time)
+    raw = model(mean + broadcast(std, x0) * z, sde.label(time))
+    for likelihood in (0, 1):
+        for average in (0, 1):
+            reduction = "mean" if average else "half_sum"
+            loss = sde.losses(raw, z, time, bool(likelihood), reduction)
+            out[f"loss_lw{likelihood}_mean{average}"] = loss.mean()
+    if name == "vp":
+        out |= {"discrete_betas": sde.betas, "alphas_cumprod": sde.abar}
+        process = GaussianDiffusion("linear", vector.sidecar["N"])
+        noisy = process.q_sample(x0, inputs["labels"], z)
+        out["ddpm_loss"] = process.losses(model(noisy, inputs["labels"]), x0, z, inputs["labels"]).mean()
+    if name == "ve":
+        out["discrete_sigmas"] = sde.sigmas
+        levels = sde_of(vector, name, continuous=False)
+        time = 1 - inputs["labels"] / (levels.steps - 1)
+        mean, std = levels.marginal(x0, time)
+        raw = model(mean + broadcast(std, x0) * z, levels.label(time))
+        out["smld_loss"] = levels.losses(raw, z, time, reduction="half_sum").mean()
+    return out | trajectories(vector, name, inputs)
+
+
+def one_step(sde: SDE, model: object, x: Tensor, t: Tensor, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    score_fn, z = sde.score_fn(model), inputs["z"]
+    out = {"score": score_fn(x, t)}
+    for ode in (0, 1):
+        out[f"reverse_drift_pf{ode}"] = sde.reverse_drift(score_fn, x, t, bool(ode))
+        disc = sde.reverse_discretised(score_fn, x, t, bool(ode))
+        out[f"reverse_disc_f_pf{ode}"], out[f"reverse_disc_G_pf{ode}"] = disc
+    steps = {"euler_maruyama": sde.euler_maruyama, "reverse_diffusion": sde.reverse_diffusion}
+    if sde.has_table:
+        steps["ancestral_sampling"] = sde.ancestral
+    for key, step in steps.items():
+        out[f"{key}/x"], out[f"{key}/x_mean"] = step(score_fn, x, t, z)
+    if sde.has_table:
+        for key, corrector in (("langevin", sde.langevin), ("ald", sde.annealed_langevin)):
+            state = x
+            for noise in inputs["corrector_noise"]:
+                state, mean = corrector(score_fn, state, t, noise, 0.16)
+            out[f"{key}/x"], out[f"{key}/x_mean"] = state, mean
+    return out
+
+
+def trajectories(vector: Vector, name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    model, exploding = (toy_ve, True) if name == "ve" else (toy_vp, False)
+    first = 1e-5 if exploding else 1e-3
+    noises, start = inputs[f"{name}/pc_noise"], inputs[f"{name}/pc_xT"]
+
+    def recorded(step: int, _shape: object) -> Tensor:
+        return noises[step - 1] if step else start / sde.schedule.prior_std
+
+    sde = sde_of(vector, name, steps=6)
+    process = ContinuousDiffusion(sde.schedule, "score" if exploding else "eps")
+    sampler = PredictorCorrector(
+        6,
+        "reverse_diffusion" if exploding else "euler_maruyama",
+        "langevin" if exploding else "none",
+        end=first,
+        joint_norms=True,
+    )
+    sample = sampler.sample(lambda x, t: model(x, process.label(t)), start.shape, recorded, process)
+    sde = sde_of(vector, name)
+    score_fn = sde.score_fn(model)
+    ode, calls = ode_sample(sde, score_fn, start, first, joint=True)
+    bits, latent, evaluations = log_likelihood_bits(
+        sde, score_fn, inputs["x0"], inputs["hutchinson"], offset=8.0, joint=True
+    )
+    return {
+        "pc_sample": sample,
+        "ode_sample": ode,
+        "ode_nfe": torch.tensor(calls),
+        "bpd": bits,
+        "bpd_latent": latent,
+        "bpd_nfe": torch.tensor(evaluations),
+    }
+
+
+# EDM ------------------------------------------------------------------------------------------------------------------
+
+
+def toy_edm(x: Tensor, noise: Tensor) -> Tensor:
+    return 0.6 * x + 0.2 * torch.tanh(x + 0.1 * broadcast(noise, x))
+
+
+def denoised(kind: str, x: Tensor, sigma: Tensor) -> Tensor:
+    """D(x; sigma) as EDM's wrappers compute it: in fp32."""
+    x, sigma = x.float(), broadcast(sigma.float().reshape(-1), x)
+    skip, out, scale, noise = Preconditioning(kind).coefficients(sigma)
+    return skip * x + out * toy_edm(scale * x, noise.flatten())
+
+
+def level_bounds(kind: str) -> tuple[float, float]:
+    """The levels between which EDM's wrapper of each kind works."""
+    table = iddpm_sigmas()
+    ends = vp_sigma(torch.tensor([1e-5, 1.0], dtype=torch.float64)).tolist()
+    return {"vp": tuple(ends), "ve": (0.02, 100.0), "iddpm": (float(table[-2]), float(table[0]))}.get(kind, (0.0, 1e9))
+
+
+def karras(discretization: str, schedule: str, scaling: str, kind: str, **arguments: object) -> KarrasSampler:
+    low, high = Levels(discretization).bounds
+    least, most = level_bounds(kind)
+    levels = Levels(discretization, max(low, least), min(high, most), schedule=schedule, scaling=scaling)
+    return KarrasSampler(levels=levels, **arguments)
+
+
+@case("diffusion", "steps_edm")
+def steps_edm(vector):
+    inputs, steps = vector.tensors("in"), vector.sidecar["num_steps"]
+    table = iddpm_sigmas()
+
+    def rounded(sigma: Tensor) -> Tensor:
+        return table[(sigma.float().reshape(-1, 1) - table).abs().argmin(1)].view(sigma.shape).to(sigma.dtype)
+
+    def sampled(sampler: KarrasSampler, kind: str) -> Tensor:
+        move = rounded if kind == "iddpm" else lambda sigma: sigma
+        noise = inputs["churn_noise"]
+        return sampler.run(lambda x, s: denoised(kind, x, s), inputs["latents"], lambda i: noise[i], move)
+
+    churned = {"churn": 40.0, "churn_min": 0.05, "churn_max": 50.0, "churn_noise": 1.003}
+    plain = ("edm", "linear", "none", "edm")
+    out = {
+        "edm_sampler/heun": sampled(karras(*plain, steps=steps), "edm"),
+        "edm_sampler/heun_churn": sampled(karras(*plain, steps=steps, **churned), "edm"),
+        "iddpm_u": table,
+    }
+    for name in vector.tensors("out"):
+        kind, _, what = name.partition("/")
+        if kind == "precond":
+            out[name] = denoised(what, inputs["x"], inputs["sigma"])
+        elif kind == "loss":
+            out[name] = edm_loss(what, inputs)
+        elif kind == "t_steps":
+            out[name] = Levels().sigmas(int(what))
+        elif kind == "ablation":
+            solver, *design = what.split("_")
+            out[name] = sampled(karras(*design, steps=steps, solver=solver), design[-1])
+    return out
+
+
+def edm_loss(kind: str, inputs: dict[str, Tensor]) -> Tensor:
+    """Every pixel's weighted loss."""
+    uniform, normal = inputs["rnd_uniform"], inputs["rnd_normal"]
+    sigma = {
+        "edm": torch.exp(-1.2 + 1.2 * normal),
+        "vp": vp_sigma(1 + uniform * (1e-5 - 1)),
+        "ve": VE(0.02, 100.0).sigma(uniform),
+    }[kind]
+    noisy = inputs["y"] + sigma * inputs["noise"]
+    error = denoised(kind, noisy, sigma) - inputs["y"]
+    weight = edm_weight(sigma) if kind == "edm" else sigma**-2
+    return weight * error**2
