@@ -116,7 +116,7 @@ class Levels:
         return (slope / sigma + self.scale_slope(t) / s) * x - slope * s / sigma * denoised
 
 
-class KarrasSampler(Sampler[ContinuousDiffusion]):
+class KarrasSampler(Sampler):
     """Heun's or Euler's method between noise levels, with noise that is added and taken away again ("churn").
 
     EDM's settings: 18 steps for CIFAR-10, 40 for FFHQ and AFHQ without churn; ImageNet-64: 256, churn 40 between 0.05

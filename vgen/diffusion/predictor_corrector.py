@@ -13,7 +13,7 @@ from vgen.diffusion.samplers import DenoiseFn, Sampler
 from vgen.errors import UserError
 
 
-class PredictorCorrector(Sampler[ContinuousDiffusion]):
+class PredictorCorrector(Sampler):
     """At each of N times from 1 to `end`: corrector steps, then a predictor step (algorithm 1); the mean at the end.
 
     Released settings: VE reverse_diffusion and langevin with snr 0.16; VP and sub-VP euler_maruyama alone with end
@@ -76,7 +76,7 @@ class PredictorCorrector(Sampler[ContinuousDiffusion]):
         return process.threshold(mean)
 
 
-class ProbabilityFlow(Sampler[ContinuousDiffusion]):
+class ProbabilityFlow(Sampler):
     """Integrates the probability-flow ODE by Runge-Kutta 4(5) with steps of its own choice (section 4.3).
 
     Args:

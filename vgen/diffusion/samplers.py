@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Generic, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -18,12 +18,11 @@ from vgen.errors import UserError, did_you_mean
 DenoiseFn = Callable[[Tensor, Tensor], Tensor]
 
 
-#: What a sampler samples from: a diffusion in steps or in continuous time.
-Process = TypeVar("Process")
+class Sampler(Configurable, ABC):
+    """Turns noise into data with a trained denoiser.
 
-
-class Sampler(Configurable, ABC, Generic[Process]):
-    """Turns noise into data with a trained denoiser."""
+    Each takes one kind of process: `GaussianDiffusion`, in steps, or `ContinuousDiffusion`.
+    """
 
     configuration: dict[str, Any] = {}  # noqa: RUF012  replaced in each instance that has arguments
 
@@ -37,7 +36,7 @@ class Sampler(Configurable, ABC, Generic[Process]):
         return type(self)(**(self.configuration | dict(options)))
 
     @abstractmethod
-    def sample(self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: Process) -> Tensor:
+    def sample(self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: Any) -> Tensor:
         """Generates a batch.
 
         Args:
@@ -51,11 +50,11 @@ class Sampler(Configurable, ABC, Generic[Process]):
         """
 
     @abstractmethod
-    def calls(self, process: Process) -> int:
+    def calls(self, process: Any) -> int:
         """How often the network runs."""
 
 
-class DDPM(Sampler[GaussianDiffusion]):
+class DDPM(Sampler):
     """Ancestral sampling over all T steps (Ho et al. 2020, algorithm 2), with the variance of the process."""
 
     def calls(self, process: GaussianDiffusion) -> int:
@@ -105,7 +104,7 @@ class RespacedDDPM(DDPM):
         return space_timesteps(process.steps, self.steps)
 
 
-class DDIM(Sampler[GaussianDiffusion]):
+class DDIM(Sampler):
     """Denoising diffusion implicit models (Song et al. 2021, equation 12).
 
     Args:

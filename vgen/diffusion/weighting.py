@@ -34,24 +34,46 @@ def edm(sigma: Tensor, sigma_data: float = SIGMA_DATA) -> Tensor:
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
+def of_x0(weight: Tensor, snr: Tensor, prediction: Prediction) -> Tensor:
+    """A weight of the squared error of x0 as one of the squared error of what is predicted.
+
+    |x0 error|^2 = |eps error|^2/snr = |v error|^2/(snr + 1) (variance preserving) = sigma^2 |flow error|^2.
+    """
+    if prediction == "x0":
+        return weight
+    if prediction == "eps":
+        return weight / snr
+    if prediction == "v":
+        return weight / (snr + 1)
+    if prediction == "flow":
+        return weight / (1 + snr.sqrt()) ** 2
+    raise ValueError(f"no weight of x0 is known for {prediction!r}")
+
+
 @dataclass(frozen=True)
 class LossWeighting:
     """The weight of each sample's loss.
 
     Args:
-        kind: uniform, min_snr or p2.
+        kind: uniform, min_snr, p2; edm, and snr truncated from below at 1 (Salimans & Ho 2022), both of x0.
         gamma: Of min-SNR (5 in the paper) or P2 (1).
         k: Of P2.
+        sigma_data: Of edm.
     """
 
-    kind: Literal["uniform", "min_snr", "p2"] = "uniform"
+    kind: Literal["uniform", "min_snr", "p2", "edm", "truncated_snr"] = "uniform"
     gamma: float = 5.0
     k: float = 1.0
+    sigma_data: float = SIGMA_DATA
 
     def __call__(self, snr: Tensor, prediction: Prediction) -> Tensor | None:
-        """(B,) weights for (B,) ratios; None for a weight of one."""
+        """Weights for ratios of any shape; None for a weight of one."""
         if self.kind == "min_snr":
             return min_snr(snr, prediction, self.gamma)
         if self.kind == "p2":
             return p2(snr, self.k, self.gamma)
+        if self.kind == "edm":
+            return of_x0(edm(snr**-0.5, self.sigma_data), snr, prediction)
+        if self.kind == "truncated_snr":
+            return of_x0(snr.clamp(min=1), snr, prediction)
         return None

@@ -3,36 +3,30 @@ import math
 import pytest
 import torch
 
+from tests.unit.diffusion.gaussian_data import MEAN, STD, errors, exact_denoiser, flow_of_ode
 from vgen.diffusion import (
     DDIM,
     DDPM,
+    Ancestral,
     ClipNoise,
+    DiffusersSampler,
     DPMSolverPP,
     GaussianDiffusion,
     LossWeighting,
     Threshold,
     UniPC,
     classifier_free,
+    guidance,
     prediction,
+    respacing,
     schedules,
     timesteps,
     weighting,
 )
 from vgen.errors import UserError
 
-MEAN, STD = 0.3, 0.5
-
-
-def gaussian_denoiser(process):
-    """The exact denoiser of data N(MEAN, STD^2), in the process's prediction type."""
-
-    def denoise(x, t):
-        alpha, sigma = process.schedule.alpha_sigma(t, x)
-        x0 = MEAN + alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * (x - alpha * MEAN)
-        eps = (x - alpha * x0) / sigma
-        return prediction.target(process.prediction, x0, eps, alpha, sigma)
-
-    return denoise
+# DPM-Solver as first published, which cannot end at noise level zero
+ORIGINAL = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
 
 
 def process(**arguments):
@@ -50,21 +44,156 @@ def process(**arguments):
         (DPMSolverPP(20), 0.02, 0.05),
         (DPMSolverPP(100, sde=True), 0.03, 0.06),
         (UniPC(20), 0.02, 0.05),
+        (DiffusersSampler("DEISMultistep", 20), 0.02, 0.05),
+        (DiffusersSampler("DPMSolverSinglestep", 30), 0.02, 0.05),
+        (
+            DiffusersSampler(
+                "DPMSolverMultistep", 30, {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}
+            ),
+            0.02,
+            0.05,
+        ),
+        (DiffusersSampler("PNDM", 30), 0.02, 0.03),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
 )
 def test_samplers_reach_the_gaussian(sampler, mean_error, std_error, kind):
     diffusion = process(prediction=kind)
-    x = sampler.sample(gaussian_denoiser(diffusion), (4, 5000), ClipNoise(range(4)), diffusion)
+    x = sampler.sample(exact_denoiser(diffusion), (4, 5000), ClipNoise(range(4)), diffusion)
     assert abs(float(x.mean()) - MEAN) < mean_error
     assert abs(float(x.std()) - STD) < std_error
 
 
 def test_ancestral_sampling_reaches_the_gaussian():
     diffusion = process(steps=250)
-    x = DDPM().sample(gaussian_denoiser(diffusion), (2, 5000), ClipNoise([1, 2]), diffusion)
+    x = DDPM().sample(exact_denoiser(diffusion), (2, 5000), ClipNoise([1, 2]), diffusion)
     assert abs(float(x.mean()) - MEAN) < 0.02
     assert abs(float(x.std()) - STD) < 0.03
+
+
+@pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned", "learned_range"])
+def test_respaced_ancestral_sampling_reaches_the_gaussian(variance):
+    """A network that learned the variance gives that of the exact reverse step, wherever it lies."""
+    diffusion = process(variance=variance)
+    kept = Ancestral(250).kept(diffusion)
+    coarse = diffusion.respaced(kept)
+
+    def denoise(x, t):
+        eps = exact_denoiser(diffusion)(x, t)
+        index = kept.index(int(t[0]))
+        small, large = coarse.schedule.posterior_log_variance[index], coarse.schedule.betas.log()[index]
+        inner = coarse.schedule.posterior_mean_coef1[index] ** 2 * STD**2
+        alpha, sigma = diffusion.schedule.alpha_sigma(t, x)
+        true = (small.exp() + inner * sigma**2 / (alpha**2 * STD**2 + sigma**2)).log()
+        value = {"learned": true, "learned_range": 2 * (true - small) / (large - small) - 1}.get(variance)
+        return eps if value is None else torch.cat((eps, value.expand_as(eps)), dim=1)
+
+    x = Ancestral(250).sample(denoise, (2, 5000), ClipNoise([1, 2]), diffusion)
+    mean, std = errors(x)
+    assert mean < 0.02 and std < {"fixed_small": 0.03, "fixed_large": 0.03}.get(variance, 0.015)
+    assert Ancestral("ddim100").calls(diffusion) == 100
+
+
+def test_deterministic_samplers_follow_the_exact_ode():
+    diffusion, noise = process(), ClipNoise([3])
+    start = noise(0, (1, 500))
+    wanted = flow_of_ode(start, 999, diffusion)
+    for sampler, tolerance in [
+        (DDIM(500, eta=0.0), 0.02),
+        (DPMSolverPP(50), 0.01),
+        (DiffusersSampler("PNDM", 50), 0.01),
+    ]:
+        x = sampler.sample(exact_denoiser(diffusion), (1, 500), noise, diffusion)
+        torch.testing.assert_close(x, wanted, atol=tolerance, rtol=0)
+
+
+def test_ddim_there_and_back():
+    diffusion, sampler = process(), DDIM(500, eta=0.0)
+    x = x0 = MEAN + STD * torch.randn(1, 200)
+    denoise = exact_denoiser(diffusion)
+    for now, after in [(t, t + 2) for t in range(1, 997, 2)]:
+        x = sampler.step(diffusion, denoise(x, diffusion.full(now, x)), x, now, after)
+    for now, after in [(t, t - 2) for t in range(997, 1, -2)]:
+        x = sampler.step(diffusion, denoise(x, diffusion.full(now, x)), x, now, after)
+    torch.testing.assert_close(x, x0, atol=0.03, rtol=0)  # first-order steps
+
+
+def test_consistency_sampling():
+    """A consistency function takes every time to the same end: one call is then enough, and more change nothing."""
+    diffusion = process(prediction="x0")
+
+    def exact(x, t):
+        return flow_of_ode(x, int(t[0]), diffusion)
+
+    for steps in (1, 4):
+        x = DiffusersSampler("LCM", steps).sample(exact, (2, 5000), ClipNoise([1, 2]), diffusion)
+        assert max(errors(x)) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "arguments", "message"),
+    [
+        ("DDPM", {"variance_type": "fixed_large_log"}, "fixed_large_log and learned give NaN"),
+        ("DDIMScheduler", {}, "use DDIM"),
+        ("FlowMatchEulerDiscrete", {}, "shift twice"),
+        ("UniPCMultistep", {"solver_type": "bh1"}, "gives NaN"),
+        ("DPMSolverMultistep", {"algorithm_type": "dpmsolver"}, "cannot end at noise level zero"),
+        ("DPMSolverMultistep", {"algorithm_type": "sde-dpmsolver"}, "cannot end at noise level zero"),
+        ("DEISMultistep", {"prediction_type": "epsilon"}, "come from the process"),
+        ("DEISMultistp", {}, "did you mean 'DEISMultistep'"),
+    ],
+)
+def test_broken_settings_of_diffusers_are_refused(scheduler, arguments, message):
+    with pytest.raises(UserError) as caught:
+        DiffusersSampler(scheduler, arguments=arguments)
+    assert message in f"{caught.value} {caught.value.hint}"
+    if scheduler == "UniPCMultistep":
+        DiffusersSampler(scheduler, arguments=arguments | {"final_sigmas_type": "sigma_min"})
+
+
+def test_zero_terminal_snr():
+    diffusion = process(prediction="v", zero_snr=True)
+    assert float(diffusion.schedule.alphas_cumprod[-1]) == 0 and float(diffusion.schedule.snr[-1]) == 0
+    torch.testing.assert_close(diffusion.schedule.alphas_cumprod[0], process().schedule.alphas_cumprod[0])
+    x = DDIM(100, eta=0.0).sample(exact_denoiser(diffusion), (2, 5000), ClipNoise([1, 2]), diffusion)
+    mean, std = errors(x)
+    assert mean < 0.02 and std < 0.04
+    with pytest.raises(UserError, match="x0 cannot be had from eps"):
+        process(zero_snr=True)
+
+
+def test_the_bound_is_least_for_the_true_variance():
+    """Half of the output's channels set the variance; the bound prefers what the exact reverse step has."""
+    diffusion, size = process(variance="learned", vlb_weight=0.5), 400
+    x0 = (MEAN + STD * torch.randn(4, 1, size)).clamp(-1, 1)
+    noise, t = torch.randn(4, 1, size), torch.tensor([200, 400, 600, 800])
+    x_t = diffusion.q_sample(x0, t, noise)
+    eps = exact_denoiser(diffusion)(x_t, t)
+    best = diffusion.schedule.posterior_log_variance[t].view(-1, 1, 1)
+    bounds = []
+    for off in (-0.5, 0.0, 0.5):
+        output = torch.cat((eps, (best + off).expand_as(eps)), 1).requires_grad_()
+        terms = diffusion.terms(output, x0, noise, t)
+        torch.testing.assert_close(terms["loss"], terms["distance"] + 0.5 * terms["vlb"])
+        bounds.append(float(terms["vlb"].detach().mean()))
+    gradient = torch.autograd.grad(terms["vlb"].sum(), output)[0]
+    assert not gradient[:, :1].any() and gradient[:, 1:].any()
+    assert bounds[1] < bounds[0] and bounds[1] < bounds[2]
+
+
+def test_every_frame_may_have_its_own_time():
+    diffusion = process(loss_type="charbonnier", eta=1e-3, weighting=LossWeighting("p2", gamma=1.0))
+    x0, noise, output = torch.randn(3, 2, 3, 4, 5, 5).unbind(0)
+    t = torch.randint(0, 1000, (2, 4))
+    frames = diffusion.q_sample(x0, t, noise)
+    for i in range(4):
+        torch.testing.assert_close(frames[:, :, i], diffusion.q_sample(x0[:, :, i], t[:, i], noise[:, :, i]))
+    each = torch.stack([diffusion.losses(output[:, :, i], x0[:, :, i], noise[:, :, i], t[:, i]) for i in range(4)], 1)
+    torch.testing.assert_close(diffusion.losses(output, x0, noise, t), each.mean(1))
+    mask = torch.tensor([[False, True, True, True]] * 2)  # the first frame is a condition
+    torch.testing.assert_close(diffusion.losses(output, x0, noise, t, mask), each[:, 1:].mean(1))
+    same = t[:, :1].expand(2, 4)
+    torch.testing.assert_close(diffusion.losses(output, x0, noise, same), diffusion.losses(output, x0, noise, t[:, 0]))
 
 
 @pytest.mark.parametrize("kind", ["eps", "x0", "v", "flow", "score", "edm"])
@@ -196,6 +325,36 @@ def test_guidance():
     torch.testing.assert_close(classifier_free(cond, null, 0.0), null)
     rescaled = classifier_free(cond, null, 7.0, rescale=1.0)
     torch.testing.assert_close(rescaled.std((1, 2)), cond.std((1, 2)))
+
+
+def test_guidance_of_two_conditions_and_per_frame():
+    both, first, neither = torch.randn(3, 2, 3, 4, 5, 5).unbind(0)
+    torch.testing.assert_close(guidance.two_conditions(both, first, neither, 1.0, 1.0), both)
+    torch.testing.assert_close(guidance.two_conditions(both, first, neither, 1.0, 0.0), first)
+    scales = guidance.per_frame(1.0, 2.5, 4)
+    guided = classifier_free(both, neither, scales)
+    torch.testing.assert_close(guided[:, :, 0], both[:, :, 0])
+    torch.testing.assert_close(guided[:, :, 3], classifier_free(both, neither, 2.5)[:, :, 3])
+
+
+def test_steps_that_are_kept():
+    assert respacing.space_timesteps(300, "10,15,20")[9:12] == [99, 100, 107]
+    assert respacing.space_timesteps(1000, 3) == [0, 500, 999]
+    for wrong, message in [("ddim300", "no whole stride"), ("five", "neither N"), ("2000", "cannot take")]:
+        with pytest.raises(UserError, match=message):
+            respacing.space_timesteps(1000, wrong)
+
+
+def test_weights_of_x0_in_other_spaces():
+    snr, error = torch.tensor([0.2, 3.0]), 0.7
+    alpha, sigma = (snr / (1 + snr)).sqrt(), (1 / (1 + snr)).sqrt()
+    weight = LossWeighting("truncated_snr")
+    wanted = weight(snr, "x0") * error**2
+    torch.testing.assert_close(weight(snr, "eps") * (error * alpha / sigma) ** 2, wanted)
+    torch.testing.assert_close(weight(snr, "v") * (error / sigma) ** 2, wanted)  # v = (alpha x_t - x0)/sigma
+    time = 1 / (1 + snr.sqrt())
+    torch.testing.assert_close(weight(snr, "flow") * (error / time) ** 2, wanted)
+    torch.testing.assert_close(LossWeighting("edm")(snr, "x0"), weighting.edm(snr**-0.5))
 
 
 def test_timesteps():
