@@ -132,6 +132,8 @@ class ContinuousDiffusion(Configurable, nn.Module):
         """The score of p_t from the network's output; the threshold plays no part."""
         if self.prediction == "score":
             return output
+        if self.prediction == "eps" and self.label_kind == "score_sde":
+            return self.sde().score(output, t)  # a network of discrete steps has its sigma from their table
         alpha, sigma = self.alpha_sigma(t, x_t)
         return -predict.to_eps(self.prediction, output, x_t, alpha, sigma) / sigma
 

@@ -1,6 +1,7 @@
 """Noise that is a function of (seed of the clip, step) alone."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -57,3 +58,33 @@ def mixed_noise(drawn: Tensor, share: float) -> Tensor:
         (B, C, T, ...).
     """
     return share**0.5 * drawn[:, :, :1] + (1 - share) ** 0.5 * drawn[:, :, 1:]
+
+
+def offset_noise(drawn: Tensor, offset: Tensor, strength: float = 0.1) -> Tensor:
+    """Noise whose mean differs from channel to channel, so that whole clips become brighter and darker.
+
+    Args:
+        drawn: Standard normal (B, C, ...).
+        offset: Standard normal (B, C).
+        strength: Standard deviation of the offset.
+    """
+    return drawn + strength * offset.view(*offset.shape, *(1,) * (drawn.ndim - 2))
+
+
+@dataclass(frozen=True)
+class ConditionNoise:
+    """Noise on frames that are a condition, so that sampling stands its own errors (Ho et al. 2022, section 4).
+
+    Args:
+        mean: Of the logarithm of the standard deviation (SVD, image to video: -3.0).
+        std: Of that logarithm (0.5).
+    """
+
+    mean: float = -3.0
+    std: float = 0.5
+
+    def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Noisy frames of the shape (B, ...), and the level (B,) that the network may be told."""
+        level = torch.exp(self.mean + self.std * torch.randn(len(frames), device=frames.device))
+        noise = torch.randn_like(frames)
+        return frames + level.to(frames.dtype).view(-1, *(1,) * (frames.ndim - 1)) * noise, level

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -185,28 +184,3 @@ class SDE:
     def _langevin_step(x: Tensor, score: Tensor, noise: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
         mean = x + broadcast(size, x) * score
         return mean + broadcast((2 * size).sqrt(), x) * noise, mean
-
-    # Losses -----------------------------------------------------------------------------------------------------------
-
-    def losses(
-        self,
-        output: Tensor,
-        noise: Tensor,
-        t: Tensor,
-        likelihood_weighting: bool = False,
-        reduction: Literal["mean", "half_sum"] = "mean",
-    ) -> Tensor:
-        """Denoising score matching (equation 7), (B,), in fp32.
-
-        Args:
-            output: The network's output at x_t.
-            noise: Standard normal noise of x_t.
-            t: (B,).
-            likelihood_weighting: Weight g(t)^2, with which the loss bounds the likelihood; otherwise sigma(t)^2.
-            reduction: mean over dimensions (VP), or half of their sum (half_sum: VE).
-        """
-        sigma = self.schedule.sigma(t)
-        error = self.score(output.float(), t) * broadcast(sigma, noise) + noise.float()
-        squares = error.square().flatten(1)
-        loss = squares.mean(1) if reduction == "mean" else squares.sum(1) / 2
-        return loss * (self.schedule.diffusion(t) / sigma) ** 2 if likelihood_weighting else loss

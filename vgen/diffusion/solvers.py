@@ -13,7 +13,7 @@ from vgen.errors import UserError, did_you_mean
 Scheduler = Literal["DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep", "PNDM", "LCM"]
 #: Schedulers of diffusers in whose place there is something of ours, with what is wrong with them.
 _OURS = {
-    "DDPM": "its variances fixed_large_log and learned give NaN; use DDPM or Ancestral with diffusion.variance",
+    "DDPM": "its variances fixed_large_log and learned give NaN; use DDPM or RespacedDDPM with diffusion.variance",
     "DDIM": "it moves along another eps than the thresholded x0's unless told otherwise; use DDIM",
     "FlowMatchEulerDiscrete": "its default times shift twice; use FlowSampler",
     "ScoreSdeVe": "use PredictorCorrector",

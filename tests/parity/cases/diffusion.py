@@ -210,6 +210,17 @@ def sde_of(vector: Vector, name: str, steps: int | None = None, continuous: bool
     return SDE(schedule, steps or facts["N"], continuous)
 
 
+def continuous(sde: SDE, name: str, likelihood: bool = False, average: bool = False) -> ContinuousDiffusion:
+    return ContinuousDiffusion(
+        sde.schedule,
+        "score" if name == "ve" else "eps",
+        likelihood_weighting=likelihood,
+        reduction="mean" if average else "half_sum",
+        steps=sde.steps,
+        continuous=sde.continuous,
+    )
+
+
 @case("diffusion", "steps_score_sde")
 def steps_score_sde(vector):
     inputs, out = vector.tensors("in"), {}
@@ -245,13 +256,11 @@ def of_sde(vector: Vector, name: str, inputs: dict[str, Tensor]) -> dict[str, Te
 
     out["pf_ode_divergence"] = divergence(flow, x, t, inputs["hutchinson"])[1]
     time = inputs["u"] * (1 - 1e-5) + 1e-5
-    mean, std = sde.marginal(x0, time)
-    raw = model(mean + broadcast(std, x0) * z, sde.label(time))
     for likelihood in (0, 1):
         for average in (0, 1):
-            reduction = "mean" if average else "half_sum"
-            loss = sde.losses(raw, z, time, bool(likelihood), reduction)
-            out[f"loss_lw{likelihood}_mean{average}"] = loss.mean()
+            process = continuous(sde, name, bool(likelihood), bool(average))
+            raw = model(process.q_sample(x0, time, z), process.label(time))
+            out[f"loss_lw{likelihood}_mean{average}"] = process.losses(raw, x0, z, time).mean()
     if name == "vp":
         out |= {"discrete_betas": sde.betas, "alphas_cumprod": sde.abar}
         process = GaussianDiffusion("linear", vector.sidecar["N"])
@@ -259,11 +268,10 @@ def of_sde(vector: Vector, name: str, inputs: dict[str, Tensor]) -> dict[str, Te
         out["ddpm_loss"] = process.losses(model(noisy, inputs["labels"]), x0, z, inputs["labels"]).mean()
     if name == "ve":
         out["discrete_sigmas"] = sde.sigmas
-        levels = sde_of(vector, name, continuous=False)
+        levels = continuous(sde_of(vector, name, continuous=False), name)
         time = 1 - inputs["labels"] / (levels.steps - 1)
-        mean, std = levels.marginal(x0, time)
-        raw = model(mean + broadcast(std, x0) * z, levels.label(time))
-        out["smld_loss"] = levels.losses(raw, z, time, reduction="half_sum").mean()
+        raw = model(levels.q_sample(x0, time, z), levels.label(time))
+        out["smld_loss"] = levels.losses(raw, x0, z, time).mean()
     return out | trajectories(vector, name, inputs)
 
 

@@ -7,12 +7,12 @@ from tests.unit.diffusion.gaussian_data import MEAN, STD, errors, exact_denoiser
 from vgen.diffusion import (
     DDIM,
     DDPM,
-    Ancestral,
     ClipNoise,
     DiffusersSampler,
     DPMSolverPP,
     GaussianDiffusion,
     LossWeighting,
+    RespacedDDPM,
     Threshold,
     UniPC,
     classifier_free,
@@ -75,7 +75,7 @@ def test_ancestral_sampling_reaches_the_gaussian():
 def test_respaced_ancestral_sampling_reaches_the_gaussian(variance):
     """A network that learned the variance gives that of the exact reverse step, wherever it lies."""
     diffusion = process(variance=variance)
-    kept = Ancestral(250).kept(diffusion)
+    kept = RespacedDDPM(250).kept(diffusion)
     coarse = diffusion.respaced(kept)
 
     def denoise(x, t):
@@ -88,10 +88,10 @@ def test_respaced_ancestral_sampling_reaches_the_gaussian(variance):
         value = {"learned": true, "learned_range": 2 * (true - small) / (large - small) - 1}.get(variance)
         return eps if value is None else torch.cat((eps, value.expand_as(eps)), dim=1)
 
-    x = Ancestral(250).sample(denoise, (2, 5000), ClipNoise([1, 2]), diffusion)
+    x = RespacedDDPM(250).sample(denoise, (2, 5000), ClipNoise([1, 2]), diffusion)
     mean, std = errors(x)
     assert mean < 0.02 and std < {"fixed_small": 0.03, "fixed_large": 0.03}.get(variance, 0.015)
-    assert Ancestral("ddim100").calls(diffusion) == 100
+    assert RespacedDDPM("ddim100").calls(diffusion) == 100
 
 
 def test_deterministic_samplers_follow_the_exact_ode():

@@ -1,13 +1,14 @@
 """`vgen convert`: turn official checkpoint files into an export that `vgen.load` opens.
 
 Nothing in a file is run: one that holds more than tensors and plain containers is refused. A family takes part by a
-module `vgen/models/<family>/convert.py` with a function `convert(preset, class_names, fps, ...)`, whose further
-arguments become options, and a table `DATA` of the DataModule of each preset. Where the release has another name than
-the family, the module is `convert_<release>.py`.
+module `vgen/models/<family>/convert.py` with a function `convert(...)`, whose arguments become options. Where the release
+has another name than the family, or there are several, the module is `convert_<release>.py`. Where it has a table `DATA`
+of the DataModule of each preset, the function takes `preset`, and `class_names` and `fps` of that data.
 """
 
 import argparse
 import importlib
+import inspect
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 _FROM_DATA: set[str | int] = {"class_names", "fps"}
-_REQUIRED = ("--preset", "--out")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def _parser(module: ModuleType, family: str) -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"vgen convert {family}", description=module.__doc__, exit_on_error=False)
-    parser.add_function_arguments(module.convert, skip=_FROM_DATA)
+    parser.add_function_arguments(module.convert, skip=_FROM_DATA if hasattr(module, "DATA") else set())
     parser.add_argument("--out", type=str, required=True, help="folder to make")
     parser.add_argument("--overwrite", action="store_true", help="replace an export that is there")
     return parser
@@ -73,7 +73,9 @@ def _parse(module: ModuleType, family: str, options: list[str]) -> dict[str, Any
     for option in used:
         if option not in names:
             raise UserError(f"unknown option {option}", f"vgen convert {family}", did_you_mean(option, names))
-    needed = [name for name in _REQUIRED if name not in used]
+    parameters = inspect.signature(module.convert).parameters.values()
+    required = [f"--{p.name}" for p in parameters if p.default is p.empty and p.name not in _FROM_DATA]
+    needed = [name for name in (*required, "--out") if name not in used]
     if needed and not {"-h", "--help"} & set(used):
         raise UserError(f"{' and '.join(needed)} is needed", f"vgen convert {family}", "see --help")
     try:
@@ -98,10 +100,12 @@ def _write(module: ModuleType, given: dict[str, Any], out: Path, overwrite: bool
     from vgen.weights.export import check_target, write_export
 
     check_target(out, overwrite)
-    data = getattr(datamodules, module.DATA[given["preset"]])
-    # Names that stand in a set's own lists are known where the set is.
-    names = data.class_names if isinstance(data.class_names, tuple) else ()
-    export, lines = module.convert(**given, class_names=names, fps=float(data.own_fps))
+    if hasattr(module, "DATA"):
+        data = getattr(datamodules, module.DATA[given["preset"]])
+        # Names that stand in a set's own lists are known where the set is.
+        names = data.class_names if isinstance(data.class_names, tuple) else ()
+        given |= {"class_names": names, "fps": float(data.own_fps)}
+    export, lines = module.convert(**given)
     print("\n".join(lines), flush=True)
     with atomic_folder(out) as folder:
         write_export(export, folder)

@@ -1,5 +1,25 @@
-"""Score-based models: NCSN, DDPM, score SDE (Song et al. 2021) and EDM (Karras et al. 2022)."""
+"""Score-based models of frames: NCSN, DDPM, score SDE (Song et al. 2021) and EDM (Karras et al. 2022)."""
 
+from vgen.models.card import FamilyCard
+from vgen.models.score.module import ScoreModel
 from vgen.models.score.networks import ADM, Preconditioned, ScoreNetwork, ScoreUNet
 
-__all__ = ["ADM", "Preconditioned", "ScoreNetwork", "ScoreUNet"]
+FAMILY = FamilyCard(
+    name="score",
+    title="Score SDE and EDM",
+    paper="Song et al.: Score-Based Generative Modeling through SDEs, ICLR 2021; Karras et al.: EDM, NeurIPS 2022",
+    year=2021,
+    status="trains",
+    summary="Score-based diffusion of frames in continuous time: NCSN++, DDPM++ and ADM networks; VE, VP, sub-VP, EDM.",
+    parameters={
+        "NCSN++ (CIFAR-10, VE)": 62_758_915,
+        "DDPM++ (CIFAR-10, VP)": 61_804_419,
+        "EDM DDPM++ (CIFAR-10)": 55_733_891,
+        "EDM ADM (ImageNet-64)": 295_899_267,
+    },
+    parity_vectors=11,
+    code="https://github.com/yang-song/score_sde_pytorch, https://github.com/NVlabs/edm",
+    license="Apache-2.0 (score_sde_pytorch), CC BY-NC-SA 4.0 (edm: only its formulas are used)",
+)
+
+__all__ = ["ADM", "FAMILY", "Preconditioned", "ScoreModel", "ScoreNetwork", "ScoreUNet"]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from vgen.errors import UserError
 from vgen.models.vidm.networks import Layout, MotionGenerator
 from vgen.nn.flow import SpyNet
 from vgen.weights.keymap import KeyMap, KeyReport, Rule
+from vgen.weights.unpickle import read_official
 
 #: Both published layouts: basic_module.<level>.basic_module.<i>.conv of mmediting and netBasic.<level>.netBasic.<2i> of
 #: sniklaus, whose released files say moduleBasic.
@@ -21,7 +23,7 @@ _SPYNET_RULES = [
         for i in range(5)
     ),
 ]
-SPYNET_KEYS = KeyMap([Rule(r"^module\.", ""), *_SPYNET_RULES])
+SPYNET_KEYS = KeyMap([Rule(r"^(module|network)\.", ""), *_SPYNET_RULES])  # `network.`: of a converted file
 
 #: The release's names of a residual block's second half come first: both it and the network's end have an `out`.
 #: `coords` and `new_coords` are caches of coordinates, of the first batch's size. DDP leaves `module.`.
@@ -51,6 +53,23 @@ VIDM_KEYS = KeyMap(
 def load_spynet(network: SpyNet, state: Mapping[str, Tensor], where: str | None = None) -> KeyReport:
     """Loads SpyNet weights in either published layout; see `KeyMap.load`."""
     return SPYNET_KEYS.load(network, state, where)
+
+
+def read_spynet(network: SpyNet, path: str) -> None:
+    """Loads SpyNet weights from an official file or a converted one.
+
+    Raises:
+        UserError: There is no such file, or it holds other weights.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise UserError(
+            "no such SpyNet weights",
+            path,
+            "spynet_20210409-c6c1bd09.pth of mmediting, or network-sintel-final.pytorch of pytorch-spynet; for "
+            "non-commercial research; null trains the network from scratch",
+        )
+    load_spynet(network, read_official(file / "model.safetensors" if file.is_dir() else file), path)
 
 
 def motion_state(checkpoint: Mapping[str, Any], averaged: bool = True) -> dict[str, Tensor]:

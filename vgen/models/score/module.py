@@ -1,0 +1,144 @@
+"""Score-based models of frames: NCSN, DDPM, score SDE and EDM differ in network, process and sampler alone."""
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from vgen.diffusion import ClipNoise, ContinuousDiffusion, GaussianDiffusion, Sampler
+from vgen.diffusion.ode import log_likelihood_bits
+from vgen.errors import UserError
+from vgen.models.score.networks import Preconditioned, ScoreNetwork
+from vgen.training import SamplesClips, SingleLossModule
+from vgen.video import ClipSpec
+
+
+class ScoreModel(SamplesClips, SingleLossModule):
+    """Generates frames by a score-based diffusion.
+
+    NCSN and SMLD: VE with discrete labels, annealed Langevin. DDPM: `GaussianDiffusion` and its samplers. Score SDE:
+    VP, SubVP or VE with predictor-corrector or the ODE. EDM: `Preconditioned` network, Karras process and sampler.
+
+    Args:
+        clip_spec: Clips to learn from; of longer ones a random frame is taken.
+        network: The network.
+        diffusion: The process.
+        sampler: How frames are generated; it must fit the process.
+        class_conditional: Tell an EDM network the class.
+        likelihood: Measure the likelihood in `test`, in bits per dimension of 8-bit data, by the probability-flow ODE
+            (VP, sub-VP and VE).
+        optimizer: Optimiser of the network.
+        lr_scheduler: Learning-rate schedule.
+        lr_interval: Unit of the schedule.
+    """
+
+    def __init__(
+        self,
+        clip_spec: ClipSpec,
+        network: ScoreNetwork | Preconditioned,
+        diffusion: ContinuousDiffusion | GaussianDiffusion,
+        sampler: Sampler,
+        class_conditional: bool = False,
+        likelihood: bool = False,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "step",
+    ) -> None:
+        super().__init__(clip_spec, optimizer, lr_scheduler, lr_interval)
+        self.network, self.diffusion, self.sampler = network, diffusion, sampler
+        self.class_conditional, self.likelihood = class_conditional, likelihood
+        #: score SDE's VE models see data in [0, 1].
+        self.centered = not isinstance(network, ScoreNetwork) or network.centered
+        if isinstance(network, Preconditioned) and not isinstance(diffusion, ContinuousDiffusion):
+            raise UserError("a preconditioned network needs a process in continuous time", "diffusion")
+        if likelihood:
+            self._continuous().sde()
+        unet = network.unet if isinstance(network, ScoreNetwork) else network.network
+        if {clip_spec.height, clip_spec.width} != {unet.resolution}:
+            raise UserError(
+                f"the network is made for {unet.resolution}x{unet.resolution} pixels, the data is "
+                f"{clip_spec.height}x{clip_spec.width}",
+                "network.resolution",
+            )
+        classes = unet.map_label.in_features if unet.map_label is not None else 0
+        if class_conditional and (isinstance(network, ScoreNetwork) or classes != len(clip_spec.class_names)):
+            raise UserError(
+                f"the network knows {classes} classes, the data has {len(clip_spec.class_names)}", "network.label_dim"
+            )
+
+    def _continuous(self) -> ContinuousDiffusion:
+        if not isinstance(self.diffusion, ContinuousDiffusion):
+            raise UserError("likelihoods need a process in continuous time", "likelihood")
+        return self.diffusion
+
+    def output(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The network's raw output at times t of the process."""
+        if isinstance(self.network, Preconditioned):
+            return self.network(x, self._continuous().label(t), label)
+        return self.network(x, self.diffusion.label(t) if isinstance(self.diffusion, ContinuousDiffusion) else t)
+
+    def _labels(self, conditions: dict[str, Any]) -> Tensor | None:
+        if not self.class_conditional:
+            return None
+        if "label" not in conditions:
+            raise UserError("this model is told a class", "label", "give label=...")
+        return F.one_hot(conditions["label"], len(self.clip_spec.class_names)).float()
+
+    def _frames(self, batch: dict[str, Any]) -> Tensor:
+        """One random frame of every clip, in the range that the network was made for."""
+        video = batch["video"]
+        rows = torch.arange(len(video), device=video.device)
+        x0 = video[rows, :, torch.randint(video.shape[2], (len(video),), device=video.device)]
+        return x0 if self.centered else (x0 + 1) / 2
+
+    def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Denoising score matching on one frame of every clip (B, C, T, H, W)."""
+        x0 = self._frames(batch)
+        noise = torch.randn_like(x0)
+        if isinstance(self.diffusion, ContinuousDiffusion):
+            t = self.diffusion.draw(len(x0), x0.device)
+        else:
+            t = torch.randint(self.diffusion.steps, (len(x0),), device=x0.device)
+        output = self.output(self.diffusion.q_sample(x0, t, noise), t, self._labels(self.conditions(batch)))
+        return {"loss": self.diffusion.losses(output, x0, noise, t).mean()}
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """The loss on test clips, and where asked for the likelihood, as `test/bits_per_dim`."""
+        super().test_step(batch, batch_idx)
+        if self.likelihood:
+            bits = self.bits_per_dim(self._frames(batch), batch_idx)
+            self.log("test/bits_per_dim", bits.mean(), batch_size=len(bits), sync_dist=True)
+
+    def bits_per_dim(self, x0: Tensor, seed: int = 0) -> Tensor:
+        """Negative log-likelihood of 8-bit frames, dequantised uniformly, (B,) bits per dimension.
+
+        Args:
+            x0: (B, C, H, W) in the range of the network.
+            seed: Of dequantisation and trace estimate.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        uniform, signs = (torch.rand(x0.shape, generator=generator).to(x0.device) for _ in range(2))
+        bytes_ = ((x0 + 1) / 2 if self.centered else x0) * 255
+        unit = (bytes_.round() + uniform) / 256
+        data = 2 * unit - 1 if self.centered else unit
+        probe, process = 2 * (signs < 0.5).to(x0.dtype) - 1, self._continuous()
+        bits, _, _ = log_likelihood_bits(
+            process.sde(), process.score_fn(self.output), data, probe, offset=7.0 if self.centered else 8.0
+        )
+        return bits
+
+    def generate(
+        self, conditions: dict[str, Any], n: int, frames: int, seeds: list[int], options: dict[str, Any]
+    ) -> Tensor:
+        """Still clips (n, C, frames, H, W): a generated frame, repeated. Options: the sampler's fields, `sampler`."""
+        options, spec = dict(options), self.clip_spec
+        sampler: Sampler = options.pop("sampler", self.sampler)
+        label = self._labels(conditions)
+        shape = (n, spec.channels, spec.height, spec.width)
+        x = sampler.changed(options).sample(
+            lambda x, t: self.output(x, t, label), shape, ClipNoise(seeds, self.device), self.diffusion
+        )
+        x = x if self.centered else 2 * x - 1
+        return x[:, :, None].expand(-1, -1, frames, -1, -1)
