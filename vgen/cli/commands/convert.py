@@ -1,9 +1,9 @@
 """`vgen convert`: turn official checkpoint files into an export that `vgen.load` opens.
 
 Nothing in a file is run: one that holds more than tensors and plain containers is refused. A family takes part by a
-module `vgen/models/<family>/convert.py` with a function `convert(...)`, whose arguments become options. Where the release
-has another name than the family, or there are several, the module is `convert_<release>.py`. Where it has a table `DATA`
-of the DataModule of each preset, the function takes `preset`, and `class_names` and `fps` of that data.
+module `vgen/models/<family>/convert.py` with a function `convert(...)`, whose arguments become options. Where the
+release has another name than the family, or there are several, the module is `convert_<release>.py`. Where it has a
+table `DATA` of the DataModule of each preset, the function takes `preset`, and `class_names` and `fps` of that data.
 """
 
 import argparse
