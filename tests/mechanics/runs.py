@@ -13,7 +13,11 @@ from vgen.cli.main import main
 REPOSITORY = Path(__file__).parents[2]
 RECIPE = Path(__file__).with_name("recipe.yaml")
 # Pickle may write equal contents in different ways after a resume (a string once or twice), so hashes may differ.
-OF_THE_RUN = ("/vgen/init_args/codec/sha256", "/vgen/run")  # every training has an id of its own
+OF_THE_RUN = (
+    "/vgen/init_args/codec/sha256",
+    "/vgen/init_args/content/sha256",
+    "/vgen/run",  # every training has an id of its own
+)
 STAGES = ("autoencoder", "diffusion")
 
 
