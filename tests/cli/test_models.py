@@ -42,8 +42,8 @@ def test_detail(toy, capsys):
 
 def test_unknown_family(toy):
     with pytest.raises(UserError) as caught:
-        call("pvmd")
-    assert "did you mean 'pvdm'" in str(caught.value)
+        call("mocogan_dh")
+    assert "did you mean 'mocogan_hd'" in str(caught.value)
 
 
 def test_planned_families_are_complete():

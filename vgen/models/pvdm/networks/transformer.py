@@ -39,8 +39,10 @@ def space_angles(height: int, width: int, dim: int, max_frequency: float = 10.0)
     Returns:
         (height width, dim), row by row.
     """
-    scales = torch.logspace(0.0, math.log2(max_frequency / 2), dim // 4, base=2) * math.pi
-    rows, columns = (torch.outer(torch.linspace(-1, 1, side), scales) for side in (height, width))
+    # On the CPU first: torch's own linspace mixes devices where the default one is meta.
+    scales = torch.logspace(0.0, math.log2(max_frequency / 2), dim // 4, base=2, device="cpu") * math.pi
+    sides = (torch.linspace(-1, 1, side, device="cpu") for side in (height, width))
+    rows, columns = (torch.outer(side, scales).to(torch.get_default_device()) for side in sides)
     angle = torch.cat((rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)), dim=-1)
     return angle.flatten(0, 1).repeat_interleave(2, dim=-1)
 
