@@ -97,9 +97,11 @@ class PlaneAutoencoder(AdversarialModule):
         """The reconstruction's terms, and its PSNR per clip in dB (which is no term).
 
         Args:
-            batch: `video` (B, C, T, H, W) in [-1, 1].
+            batch: `video` (B, C, T, H, W) in [-1, 1]; longer validation clips are cut into clips of the trained length.
         """
-        video = batch["video"]
+        video, frames = batch["video"], self.clip_spec.frames
+        if (count := video.shape[2] // frames) > 1:
+            video = video[:, :, : count * frames].unflatten(2, (count, frames)).transpose(1, 2).flatten(0, 1)
         return self._reconstruction(video, self.network(video), self._frame_index(video))
 
     def _frame_index(self, video: Tensor) -> Tensor:

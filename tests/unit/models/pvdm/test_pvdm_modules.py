@@ -38,6 +38,12 @@ def test_reconstruction_loss():
     torch.testing.assert_close(terms["psnr"], psnr)
 
 
+def test_longer_validation_clips_are_cut():
+    model, data = autoencoder(), batch(2, 2 * FRAMES + 1)
+    pieces = [model.loss({"video": part})["pixel"] for part in data["video"][:, :, :-1].split(FRAMES, dim=2)]
+    torch.testing.assert_close(model.loss(data)["pixel"], torch.stack(pieces).mean())
+
+
 def test_adversarial_losses_train_the_right_networks():
     model = autoencoder(judged=True).train()
     terms = model.generator_loss(clips())
