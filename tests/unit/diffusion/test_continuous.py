@@ -102,7 +102,7 @@ def test_samplers_reach_the_gaussian(name, sampler, mean, std):
         ("edm", KarrasSampler(160), 2e-3),
         ("flow", FlowSampler(40, "heun"), 5e-3),
     ],
-    ids=str,
+    ids=["vp", "edm", "flow"],
 )
 def test_deterministic_samplers_follow_the_exact_ode(name, sampler, tolerance):
     """Every start ends where the ODE takes it, not only all together."""
