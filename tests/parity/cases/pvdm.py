@@ -64,18 +64,9 @@ def folded(video: Tensor) -> Tensor:
     return video.transpose(1, 2).flatten(0, 1)
 
 
-# Arguments of the official class that change no number of ours: constants, dropout and memory.
-INERT = {
-    "image_size",
-    "dropout",
-    "use_checkpoint",
-    "use_fp16",
-    "legacy",
-    "dims",
-    "num_classes",
-    "cond_model",
-    "network",
-}
+# Arguments of the official class that change no number of ours: constants, dropout, memory, what is never switched on.
+INERT = {"image_size", "dropout", "use_checkpoint", "use_fp16", "legacy", "dims", "num_classes", "cond_model"}
+INERT |= {"num_heads_upsample", "use_spatial_transformer", "transformer_depth", "context_dim", "n_embed"}
 
 
 def build_unet(arguments: dict, vector: Vector) -> PlaneUNet:
@@ -134,7 +125,7 @@ def ddpm(vector):
     out = {"x_t": x_t}
     for name in theirs:
         if match := re.fullmatch(r"loss_(vlb_)?(cond|zero_cond)", name):
-            given = cond if match[2] == "cond" else torch.zeros_like(cond)
+            given = cond if match[2] == "cond" or cond is None else torch.zeros_like(cond)
             each = process.losses(predict(network, x_t, t, given), x0, noise, t)
             out[name] = (each * process.schedule.vlb_weights[t] if match[1] else each).mean()
         elif name == "p_sample":
@@ -154,7 +145,7 @@ def ddpm(vector):
             found = sampler.times(process.steps)
             assert [first for first, _ in found] == expected[:-1] and found[-1][1] == expected[-1]
             recorded = inputs[f"ddim_noise{match[2] or ''}"]
-            given = None if match[2] else cond[: recorded.shape[1]]
+            given = None if match[2] or cond is None else cond[: recorded.shape[1]]
             out[name] = sampled(network, process, sampler, recorded, given, arguments.get("w", 1.0))
         elif hasattr(process.schedule, name):
             out[name] = getattr(process.schedule, name)
