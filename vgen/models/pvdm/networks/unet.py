@@ -16,6 +16,7 @@ from vgen.models.pvdm.networks.unet_blocks import (
 )
 from vgen.models.pvdm.planes import PLANES
 from vgen.nn.embeddings import cosine_embedding
+from vgen.nn.init import zeroed
 
 
 class UNetBlock(nn.Module):
@@ -141,9 +142,7 @@ class PlaneUNet(Configurable, nn.Module):
                 self.output_blocks.append(UNetBlock(layers, CrossPlaneAttention(*attention(channels))))
 
         self.out_norm = nn.GroupNorm(norm_groups, channels)
-        self.out_conv = nn.Conv2d(channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.out_conv.weight)
-        nn.init.zeros_(self.out_conv.bias)  # type: ignore[arg-type]
+        self.out_conv = zeroed(nn.Conv2d(channels, out_channels, 3, padding=1))
 
     def check_sides(self, shapes: Mapping[str, tuple[int, int]]) -> None:
         """Refuses planes that cannot be halved as often as the network does.

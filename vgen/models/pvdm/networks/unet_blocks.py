@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgen.nn.attention import attend
+from vgen.nn.init import zeroed
 from vgen.nn.recompute import recompute
 
 Resampling = Literal["up", "down"]
@@ -131,11 +132,3 @@ class CrossPlaneAttention(SelfAttention):
         planes = [plane.flatten(2) for x in groups for plane in x.split(batch)]
         mixed = iter(super().forward(torch.cat(planes, dim=-1)).split([p.shape[-1] for p in planes], dim=-1))
         return [torch.cat([next(mixed) for _ in range(len(x) // batch)]).view(x.shape) for x in groups]
-
-
-def zeroed(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    """The layer with weights and biases of zero: its residual branch begins as nothing."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer

@@ -8,6 +8,7 @@ from vgen.configurable import Configurable
 from vgen.models.score.networks.blocks import AttentionBlock, Direction, ResBlock
 from vgen.models.score.networks.levels import Head, LeveledUNet, dropped
 from vgen.nn.embeddings import TimestepEmbedding
+from vgen.nn.init import zeroed
 
 _EPS = 1e-5
 
@@ -86,8 +87,9 @@ class ADM(Configurable, LeveledUNet):
                 ends.append(module.proj)
             elif isinstance(module, Head):
                 ends.append(module.conv)
-        for parameter in (parameter for end in ends if end is not None for parameter in end.parameters()):
-            nn.init.zeros_(parameter)
+        for end in ends:
+            if end is not None:
+                zeroed(end)
         if self.map_label is not None:
             nn.init.normal_(self.map_label.weight)
 

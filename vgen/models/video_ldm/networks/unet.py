@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from vgen.configurable import Configurable
-from vgen.models.video_ldm.networks.unet_blocks import Downsample, ResBlock, SpaceTimeAttention, Upsample, zeroed
+from vgen.models.video_ldm.networks.unet_blocks import Downsample, ResBlock, SpaceTimeAttention, Upsample
 from vgen.nn.attention import separate_images
 from vgen.nn.embeddings import cosine_embedding
+from vgen.nn.init import zeroed
 from vgen.nn.recompute import recompute
 
 

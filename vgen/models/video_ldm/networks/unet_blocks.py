@@ -9,16 +9,10 @@ from torch import Tensor, nn
 
 from vgen.nn.attention import attend, attend_relative
 from vgen.nn.embeddings import RelativePositions
+from vgen.nn.init import zeroed
 
 Triple = tuple[int, int, int]
 _HALF = (1, 2, 2)
-
-
-def zeroed(module: nn.Module) -> nn.Module:
-    """The module with all weights zero, so that a residual block begins as the identity."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
 
 
 class Downsample(nn.Module):

@@ -8,16 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgen.nn.attention import attend
+from vgen.nn.init import zeroed
 from vgen.nn.precision import at_least_fp32
 
 GROUPS = 32
-
-
-def zeroed(layer: nn.Module) -> nn.Module:
-    """The layer with all parameters zero: what it ends is the identity when training begins."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from vgen.models.vidm.networks.blocks import (
     SpatialAttention,
     Upsample,
     axis,
-    zeroed,
 )
 from vgen.nn.embeddings import TimestepEmbedding
+from vgen.nn.init import zeroed
 
 
 @dataclass(frozen=True)
