@@ -1,14 +1,30 @@
-"""Resampling of images by a factor of two with a small FIR filter (StyleGAN2's; Karras et al. 2020, appendix B).
+"""Resampling of images by a factor of two: by 2x2 means and repetition, or with a small FIR filter.
 
-Outside of an image there are zeros. A convolution that comes with the resampling is done at the finer size, without
-a border of its own in between.
+The filters are StyleGAN2's (Karras et al. 2020, appendix B): outside of an image there are zeros, and a convolution
+that comes with the resampling is done at the finer size, without a border of its own in between.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Direction = Literal["up", "down"]
+
+
+def box_resample(x: Tensor, direction: Direction) -> Tensor:
+    """Doubles the size by repetition, or halves it by 2x2 means.
+
+    Args:
+        x: (B, C, H, W).
+        direction: up or down.
+
+    Returns:
+        (B, C, 2H, 2W) or (B, C, H // 2, W // 2).
+    """
+    return F.interpolate(x, scale_factor=2, mode="nearest") if direction == "up" else F.avg_pool2d(x, 2)
 
 
 def fir_kernel(taps: Sequence[float]) -> Tensor:

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vgen.nn.resample import fir_conv_down, fir_conv_up, fir_down, fir_kernel, fir_up
+from vgen.nn.resample import box_resample, fir_conv_down, fir_conv_up, fir_down, fir_kernel, fir_up
 
 TAPS = [(1, 1), (1, 3, 3, 1), (1, 2, 1), (1, 2, 4, 3)]
 
@@ -24,6 +24,12 @@ def test_resampling_is_upfirdn(taps):
     p = len(taps) - 2
     torch.testing.assert_close(fir_up(x, kernel), upfirdn(x, kernel * 4, up=2, pad=((p + 1) // 2 + 1, p // 2)))
     torch.testing.assert_close(fir_down(x, kernel), upfirdn(x, kernel, down=2, pad=((p + 1) // 2, p // 2)))
+
+
+def test_the_box_is_the_filter_of_two_equal_taps():
+    x, kernel = torch.randn(2, 3, 6, 8, dtype=torch.float64), fir_kernel((1, 1)).double()
+    torch.testing.assert_close(box_resample(x, "up"), fir_up(x, kernel))
+    torch.testing.assert_close(box_resample(x, "down"), fir_down(x, kernel))
 
 
 @pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1)])

@@ -1,7 +1,6 @@
 """Blocks of the plane U-Net, as in guided diffusion (Dhariwal & Nichol 2021): residual, attention, resampling."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +9,7 @@ from torch import Tensor, nn
 from vgen.nn.attention import attend
 from vgen.nn.init import zeroed
 from vgen.nn.recompute import recompute
-
-Resampling = Literal["up", "down"]
-
-
-def resample(x: Tensor, way: Resampling | None) -> Tensor:
-    """Halves (mean of 2x2) or doubles (nearest) both sides of (N, C, a, b)."""
-    if way == "down":
-        return F.avg_pool2d(x, 2)
-    return F.interpolate(x, scale_factor=2, mode="nearest") if way == "up" else x
+from vgen.nn.resample import Direction, box_resample
 
 
 class ResBlock(nn.Module):
@@ -40,7 +31,7 @@ class ResBlock(nn.Module):
         outputs: int,
         groups: int,
         scale_shift: bool,
-        resampling: Resampling | None = None,
+        resampling: Direction | None = None,
     ) -> None:
         super().__init__()
         self.scale_shift, self.resampling = scale_shift, resampling
@@ -57,19 +48,22 @@ class ResBlock(nn.Module):
         return [self._apply_to(x, each.repeat(len(x) // len(each), 1, 1, 1)) for x in groups]
 
     def _apply_to(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(resample(F.silu(self.norm1(x)), self.resampling))
+        h = self.conv1(self._resampled(F.silu(self.norm1(x))))
         if self.scale_shift:
             scale, shift = embedding.chunk(2, dim=1)
             h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         else:
             h = self.norm2(h + embedding)
-        return self.skip(resample(x, self.resampling)) + self.conv2(F.silu(h))
+        return self.skip(self._resampled(x)) + self.conv2(F.silu(h))
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        return x if self.resampling is None else box_resample(x, self.resampling)
 
 
 class Resample(nn.Module):
     """Halves or doubles both sides of planes without a residual block, with or without a convolution."""
 
-    def __init__(self, channels: int, way: Resampling, learned: bool) -> None:
+    def __init__(self, channels: int, way: Direction, learned: bool) -> None:
         super().__init__()
         self.way = way
         self.conv = nn.Conv2d(channels, channels, 3, stride=2 if way == "down" else 1, padding=1) if learned else None
@@ -77,8 +71,8 @@ class Resample(nn.Module):
     def forward(self, groups: Sequence[Tensor], embedding: Tensor) -> list[Tensor]:
         """Each (N, C, a, b); the embedding is not used."""
         if self.conv is None:
-            return [resample(x, self.way) for x in groups]
-        return [self.conv(x if self.way == "down" else resample(x, "up")) for x in groups]
+            return [box_resample(x, self.way) for x in groups]
+        return [self.conv(x if self.way == "down" else box_resample(x, "up")) for x in groups]
 
 
 class SelfAttention(nn.Module):

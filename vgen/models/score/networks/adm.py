@@ -5,10 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgen.configurable import Configurable
-from vgen.models.score.networks.blocks import AttentionBlock, Direction, ResBlock
+from vgen.models.score.networks.blocks import AttentionBlock, ResBlock
 from vgen.models.score.networks.levels import Head, LeveledUNet, dropped
 from vgen.nn.embeddings import TimestepEmbedding
 from vgen.nn.init import zeroed
+from vgen.nn.resample import Direction
 
 _EPS = 1e-5
 

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from vgen.nn.attention import attend
 from vgen.nn.precision import FullPrecisionBuffers
-from vgen.nn.resample import fir_conv_down, fir_conv_up, fir_down, fir_kernel, fir_up
+from vgen.nn.resample import Direction, box_resample, fir_conv_down, fir_conv_up, fir_down, fir_kernel, fir_up
 
-Direction = Literal["up", "down"]
 Activation = Literal["swish", "elu", "relu", "lrelu"]
 #: Gain of what ends a residual branch: small enough to begin as nothing, and not exactly zero.
 NEARLY_ZERO = 1e-5
@@ -80,8 +79,7 @@ class Resample(FullPrecisionBuffers):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W) or (B, C, H/2, W/2)."""
         if self.box:
-            up = self.direction == "up"
-            return F.interpolate(x, scale_factor=2, mode="nearest") if up else F.avg_pool2d(x, 2)
+            return box_resample(x, self.direction)
         return fir_up(x, self.kernel) if self.direction == "up" else fir_down(x, self.kernel)
 
 
@@ -113,7 +111,7 @@ class ConvResample(FullPrecisionBuffers):
             resample = fir_conv_up if self.direction == "up" else fir_conv_down
             return resample(x, weight, bias, self.kernel)
         if self.direction == "up":
-            return F.conv2d(F.interpolate(x, scale_factor=2, mode="nearest"), weight, bias, padding=1)
+            return F.conv2d(box_resample(x, "up"), weight, bias, padding=1)
         return F.conv2d(F.pad(x, (0, 1, 0, 1)), weight, bias, stride=2)
 
 

@@ -11,13 +11,13 @@ from vgen.models.score.networks.blocks import (
     Activation,
     AttentionBlock,
     ConvResample,
-    Direction,
     Resample,
     ResBlock,
     activate,
     group_norm,
     xavier_,
 )
+from vgen.nn.resample import Direction
 
 
 class Combine(nn.Module):

@@ -13,7 +13,6 @@ from vgen.models.score.networks.blocks import (
     Activation,
     AttentionBlock,
     ConvResample,
-    Direction,
     FourierEmbedding,
     Resample,
     ResBlock,
@@ -22,6 +21,7 @@ from vgen.models.score.networks.blocks import (
 )
 from vgen.models.score.networks.levels import Head, LeveledUNet, dropped
 from vgen.nn.embeddings import SinusoidalEmbedding
+from vgen.nn.resample import Direction
 
 
 class ScoreUNet(Configurable, LeveledUNet):

@@ -1,7 +1,6 @@
 """Blocks of VIDM's U-Nets: residual blocks whose second normalisation knows diffusion step, frame and pixel."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from vgen.nn.attention import attend
 from vgen.nn.init import zeroed
 from vgen.nn.precision import at_least_fp32
+from vgen.nn.resample import Direction, box_resample
 
 GROUPS = 32
 
@@ -126,7 +126,7 @@ class ResBlock(nn.Module):
         self,
         channels: int,
         out_channels: int | None = None,
-        resample: Literal["down", "up"] | None = None,
+        resample: Direction | None = None,
         embedding: int | None = None,
     ) -> None:
         super().__init__()
@@ -140,10 +140,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, position: Position) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H', W')."""
         h = F.silu(self.norm(x))
-        if self.resample == "down":
-            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
-        elif self.resample == "up":
-            h, x = (F.interpolate(each, scale_factor=2, mode="nearest") for each in (h, x))
+        if self.resample is not None:
+            h, x = box_resample(h, self.resample), box_resample(x, self.resample)
         return self.skip(x) + self.out(self.conv(h), position)
 
 
@@ -200,4 +198,4 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, 2H, 2W)."""
-        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+        return self.conv(box_resample(x, "up"))

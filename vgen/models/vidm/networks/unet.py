@@ -19,6 +19,7 @@ from vgen.models.vidm.networks.blocks import (
 )
 from vgen.nn.embeddings import TimestepEmbedding
 from vgen.nn.init import zeroed
+from vgen.nn.resample import Direction
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Layout:
             channels, channels // self.num_head_channels if self.num_head_channels else self.num_heads
         )
 
-    def resample(self, channels: int, direction: Literal["down", "up"]) -> nn.Module:
+    def resample(self, channels: int, direction: Direction) -> nn.Module:
         """The layer that halves or doubles the size."""
         if self.resblock_updown:
             return ResBlock(channels, resample=direction, embedding=self.embedding)
