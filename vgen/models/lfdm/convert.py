@@ -1,16 +1,11 @@
 """Official LFDM and MRAA checkpoint files -> exports that `vgen.load`, `codec:` and `init_from:` open."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-
-import torch
-from torch import Tensor
 
 from vgen.conditioning import TextEncoder
 from vgen.diffusion import DDPM, GaussianDiffusion, Threshold
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.lfdm.autoencoder_module import LatentFlowAutoencoder
 from vgen.models.lfdm.module import LFDM
 from vgen.models.lfdm.networks import LFAE, Unet3D
@@ -18,15 +13,17 @@ from vgen.models.lfdm.weights import lfae_config, lfae_state, load_lfae, load_un
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import RUN, describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import check_schedule, counted, expecting, source_facts
 from vgen.weights.unpickle import read_official
 
 #: DataModule of each preset: its class names and frame rate go into the converted model.
 DATA = {"mug": "MUG", "mhad": "MHAD", "natops": "NATOPS"}
 #: Parameters of the released networks: said in the output where a file has them.
 RELEASED = {66_004_557: "LFAE", 42_731_203: "U-Net of MUG and MHAD", 42_129_859: "U-Net of NATOPS"}
+#: What the files count.
+COUNTERS = ("epoch", "example")
 
 Preset = Literal["mug", "mhad", "natops"]
-_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError)
 
 
 def convert(
@@ -81,40 +78,39 @@ def convert(
 
 def _autoencoder(path: Path, preset: str, clip: ClipSpec) -> tuple[LatentFlowAutoencoder, Export, list[str]]:
     content = read_official(path)
-    try:
+    with expecting("an LFAE or MRAA file", path):
         state = lfae_state(content)
         network = LFAE(**lfae_config(state, preset))
-    except _FAULTS as error:
-        raise _not_these("an LFAE or MRAA file", path, error) from error
     load_lfae(network, state, str(path))
     model = LatentFlowAutoencoder(clip, network, image_loss=None)
     header = {
         **describe_model(model, clip, None),
         "stage": "autoencoder",
         "clips": 0,
-        "source": [_facts(path, content)],
+        "source": [source_facts(path, content, *COUNTERS)],
     }
-    return model, Export(header, model.state_dict()), [_counted("auto-encoder", network, state)]
+    return model, Export(header, model.state_dict()), [counted("auto-encoder", network, len(state), RELEASED)]
 
 
 def _diffusion(
     path: Path, preset: str, clip: ClipSpec, autoencoder: LatentFlowAutoencoder, text_model: str
 ) -> tuple[LFDM, dict[str, Any], list[str]]:
     content = read_official(path)
-    try:
+    with expecting("an LFDM diffusion file", path):
         state = unet_state(content)
         arguments = unet_config(state, preset)
         unet = Unet3D(**arguments)
-    except _FAULTS as error:
-        raise _not_these("an LFDM diffusion file", path, error) from error
     load_unet(unet, state, str(path))
     if not unet.has_cond:
         raise UserError("this U-Net takes no condition; LFDM's released models do", str(path))
     process = GaussianDiffusion(threshold=Threshold("dynamic", percentile=0.9))
-    _check_schedule(content.get("diffusion", content), process, path)
+    buffers = content.get("diffusion", content)
+    stored = next((v for k, v in buffers.items() if k.removeprefix("module.") == "alphas_cumprod"), None)
+    usual = "the released models (cosine, 1000 steps)"
+    check_schedule(stored, process.schedule.alphas_cumprod, usual, path)
     conditioner = TextEncoder(text_model, dim=unet.cond_dim)
     model = LFDM(clip, unet, autoencoder, conditioner, process, DDPM())
-    lines = [_counted("diffusion model", unet, state)]
+    lines = [counted("diffusion model", unet, len(state), RELEASED)]
     if (preset == "natops") == arguments["use_deconv"]:
         lines.append(f"note: the released {preset} model up-samples in another way; is the preset right?")
     try:
@@ -122,31 +118,4 @@ def _diffusion(
         lines.append(f"class names encoded by {text_model}")
     except UserError as error:
         lines.append(f"note: class names are not encoded yet, {text_model} is needed once more: {error.what}")
-    return model, _facts(path, content), lines
-
-
-def _check_schedule(state: Mapping[str, Any], process: GaussianDiffusion, path: Path) -> None:
-    """The file's own noise schedule must be the one that is rebuilt for it."""
-    ours = process.schedule.alphas_cumprod
-    theirs = next((v for k, v in state.items() if k.removeprefix("module.") == "alphas_cumprod"), None)
-    if isinstance(theirs, Tensor) and (
-        theirs.shape != ours.shape or not torch.allclose(theirs.float(), ours.float(), rtol=1e-4, atol=1e-6)
-    ):
-        raise UserError("the file has another noise schedule than the released models (cosine, 1000 steps)", str(path))
-
-
-def _not_these(kind: str, path: Path, error: Exception) -> UserError:
-    missing = f": {error} is missing" if isinstance(error, KeyError) else f": {error}"
-    return UserError(f"the weights are not those of {kind}{missing}"[:200], str(path))
-
-
-def _facts(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the weights came from, for the model card."""
-    counted = {key: content[key] for key in ("epoch", "example") if isinstance(content.get(key), int)}
-    return {"file": path.name, "sha256": sha256(path), **counted}
-
-
-def _counted(name: str, network: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
-    count = sum(p.numel() for p in network.parameters())
-    released = f" (as the released {RELEASED[count]})" if count in RELEASED else ""
-    return f"{name}: {count:,} parameters{released}; all {len(state)} tensors found their place"
+    return model, source_facts(path, content, *COUNTERS), lines

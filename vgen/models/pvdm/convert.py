@@ -1,14 +1,10 @@
 """Official PVDM checkpoint files -> exports that `vgen.load`, `codec:` and `init_from:` open."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
-
 from vgen.diffusion import DDIM, GaussianDiffusion
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.pvdm import weights
 from vgen.models.pvdm.autoencoder_module import PlaneAutoencoder
 from vgen.models.pvdm.module import PVDM
@@ -16,6 +12,7 @@ from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoenco
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import RUN, describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import counted, expecting, source_facts
 from vgen.weights.unpickle import read_official
 
 #: DataModule of each preset: its frame rate goes into the converted model.
@@ -30,7 +27,6 @@ RELEASED = {
     2_766_529: "discriminator of frames",
     11_057_857: "discriminator of clips",
 }
-_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError)
 
 
 def convert(
@@ -64,77 +60,55 @@ def convert(
     model, lines = _autoencoder(path, fps, loss)
     sources = [Path(name) for name in (autoencoder, loss) if name is not None]
     header = {**describe_model(model, model.clip_spec, None), "stage": "autoencoder" if loss is None else "gan"}
-    header |= {"clips": 0, "source": [_facts(source) for source in sources]}
+    header |= {"clips": 0, "source": [source_facts(source) for source in sources]}
     first = Export(header, model.state_dict())
     if diffusion is None:
         return first, lines
     second, notes = _diffusion(Path(diffusion), model, CONDITIONAL[preset])
     header = {**describe_model(second, second.clip_spec, None), "stage": "diffusion", "clips": 0}
-    header["source"] = [*first.header["source"], _facts(Path(diffusion))]
+    header["source"] = [*first.header["source"], source_facts(Path(diffusion))]
     header["init_args"]["codec"] = {"path": f"{RUN}codec", "weights": "raw", "sha256": None}
     state = {name: value for name, value in second.state_dict().items() if not name.startswith("codec.")}
     return Export(header, state, parts={"codec": first}), lines + notes
 
 
 def _autoencoder(path: Path, fps: float, loss: str | None) -> tuple[PlaneAutoencoder, list[str]]:
-    try:
+    with expecting("a PVDM autoencoder", path):
         state = weights.autoencoder_state(read_official(path))
         network = ViTAutoencoder(**weights.autoencoder_config(state))
         frames, height, width = weights.clip_size(state)
-    except _FAULTS as error:
-        raise _not_these("a PVDM autoencoder", path, error) from error
     lines, judges = list[str](), dict[str, Any]()
     if loss is not None:
         judges, lines = _discriminators(Path(loss))
     clip = ClipSpec(frames, height, width, network.num_channels, fps)
     model = PlaneAutoencoder(clip, network, perceptual=None, **judges)
     weights.load(weights.AUTOENCODER_KEYS, network, state, str(path))
-    counted = _counted("autoencoder", network, state)
-    return model, [f"{counted}; clips of {frames} frames of {height}x{width} pixels", *lines]
+    found = counted("autoencoder", network, len(state), RELEASED)
+    return model, [f"{found}; clips of {frames} frames of {height}x{width} pixels", *lines]
 
 
 def _discriminators(path: Path) -> tuple[dict[str, Any], list[str]]:
     content, found, lines = read_official(path), {}, []
     for name, dims in (("image", 2), ("video", 3)):
-        try:
+        with expecting("a PVDM loss file", path):
             state = weights.discriminator_state(content, dims)
             network = PatchDiscriminator(dims, **weights.discriminator_config(state))  # type: ignore[arg-type]
-        except _FAULTS as error:
-            raise _not_these("a PVDM loss file", path, error) from error
         weights.load(weights.DISCRIMINATOR_KEYS, network, state, str(path))
         found[f"{name}_discriminator"] = network
-        lines.append(_counted(f"discriminator of {name}s", network, state))
+        lines.append(counted(f"discriminator of {name}s", network, len(state), RELEASED))
     return found, lines
 
 
 def _diffusion(path: Path, autoencoder: PlaneAutoencoder, conditional: float) -> tuple[PVDM, list[str]]:
-    try:
+    with expecting("a PVDM diffusion model", path):
         state = weights.unet_state(read_official(path))
         unet = PlaneUNet(**weights.unet_config(state))
-    except _FAULTS as error:
-        raise _not_these("a PVDM diffusion model", path, error) from error
     weights.load(weights.UNET_KEYS, unet, state, str(path))
     first = autoencoder.clip_spec
     clip = ClipSpec(first.frames * (2 if unet.conditional else 1), first.height, first.width, first.channels, first.fps)
     process = GaussianDiffusion("scaled_linear", beta_ends=(0.0015, 0.0195))
     model = PVDM(clip, unet, autoencoder, process, DDIM(400, 1.0, "pvdm"), conditional)
-    lines = [_counted("diffusion model", unet, state)]
+    lines = [counted("diffusion model", unet, len(state), RELEASED)]
     if sum(p.numel() for p in unet.parameters()) not in RELEASED:
         lines.append("note: the number of attention heads cannot be read from weights; 8 are assumed, as released")
     return model, lines
-
-
-def _not_these(kind: str, path: Path, error: Exception) -> UserError:
-    missing = f": {error} is missing" if isinstance(error, KeyError) else f": {error}"
-    return UserError(f"the weights are not those of {kind}{missing}"[:200], str(path))
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    """Where the weights came from, for the model card."""
-    return {"file": path.name, "sha256": sha256(path)}
-
-
-def _counted(name: str, network: nn.Module, state: Mapping[str, Tensor]) -> str:
-    count = sum(p.numel() for p in network.parameters())
-    released = f" (as the released {RELEASED[count]})" if count in RELEASED else ""
-    return f"{name}: {count:,} parameters{released}; all {len(state)} tensors found their place"

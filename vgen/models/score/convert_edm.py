@@ -5,13 +5,13 @@ from typing import Any, Literal
 
 from vgen.diffusion import ContinuousDiffusion, Karras, KarrasSampler, LossWeighting, Preconditioning, TimeSampling
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.score.module import ScoreModel
 from vgen.models.score.networks import ADM, Preconditioned, ScoreUNet
 from vgen.models.score.weights import load_edm
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import source_facts
 from vgen.weights.persistence import network_state, read_network_pickle
 
 _SONG: dict[str, dict[str, Any]] = {
@@ -80,8 +80,7 @@ def convert(
     names = tuple(str(i) for i in range(classes))
     clip = ClipSpec(1, size, size, channels, class_names=names, condition_keys=("label",) if classes else ())
     model = ScoreModel(clip, wrapped, process, KarrasSampler(steps), class_conditional=classes > 0)
-    source = [{"file": Path(file).name, "sha256": sha256(Path(file))}]
-    header = {**describe_model(model, clip, None), "stage": "model", "clips": 0, "source": source}
+    header = {**describe_model(model, clip, None), "stage": "model", "clips": 0, "source": [source_facts(Path(file))]}
     count = sum(value.numel() for value in wrapped.parameters())
     return Export(header, model.state_dict()), [
         f"EDM {network}: {count:,} parameters, {size}x{size}, {classes} classes"

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from vgen.diffusion import VE, VP, ContinuousDiffusion, PredictorCorrector, SubVP
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.score.module import ScoreModel
 from vgen.models.score.networks import ScoreNetwork, ScoreUNet
 from vgen.models.score.weights import load_score_sde
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import source_facts
 from vgen.weights.unpickle import read_official
 
 #: Networks of the released configurations; the depth is read from the file.
@@ -100,7 +100,7 @@ def convert(
     )
     clip = ClipSpec(1, size, size, channels)
     model = ScoreModel(clip, wrapped, process, sampler, likelihood=True)
-    facts: dict[str, Any] = {"file": Path(file).name, "sha256": sha256(Path(file))}
+    facts = source_facts(Path(file))
     facts |= {"step": int(content["step"])} if isinstance(content.get("step"), int | Tensor) else {}
     header = {**describe_model(model, clip, None), "stage": "model", "clips": 0, "source": [facts]}
     count = sum(value.numel() for value in wrapped.parameters())

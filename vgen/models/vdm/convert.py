@@ -7,26 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from vgen.conditioning import TextEncoder
 from vgen.diffusion import DDPM, GaussianDiffusion, Threshold
-from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.vdm.module import VDM
 from vgen.models.vdm.networks import Unet3D
 from vgen.models.vdm.weights import load_unet, unet_config, unet_state
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import check_schedule, counted, expecting, source_facts
 from vgen.weights.unpickle import read_official
 
 #: DataModule of each preset: its class names and frame rate go into the converted model.
 DATA = {"ucf101": "UCF101", "sky": "SkyTimelapse", "folder": "Folder"}
 
 Preset = Literal["ucf101", "sky", "folder"]
-_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError)
 
 
 def convert(
@@ -61,46 +58,24 @@ def convert(
     """
     path = Path(model)
     content = read_official(path)
-    try:
+    with expecting("this U-Net", path):
         state = unet_state(content)
         unet = Unet3D(**unet_config(state))
-    except _FAULTS as error:
-        missing = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
-        raise UserError(f"the weights are not those of this U-Net: {missing}"[:200], str(path)) from error
     load_unet(unet, state, str(path))
-    lines = [
-        f"U-Net: {sum(p.numel() for p in unet.parameters()):,} parameters; all {len(state)} tensors found their place"
-    ]
-    steps = _steps(content)
+    lines = [counted("U-Net", unet, len(state))]
+    buffers = content.get("model", content)
+    betas = buffers.get("betas")
+    steps = len(betas) if isinstance(betas, Tensor) else 1000
     threshold = Threshold("dynamic" if dynamic_threshold else "clamp", percentile=0.9)
     process = GaussianDiffusion(steps=steps, loss_type=loss_type, threshold=threshold)
-    _check_schedule(content, process, path)
+    check_schedule(buffers.get("alphas_cumprod"), process.schedule.alphas_cumprod, "the public code's cosine", path)
     keys = ("label", "text") if class_names else ("text",) if unet.has_cond else ()
     spec = ClipSpec(frames, size, size, unet.channels, fps, class_names, keys)
     conditioner = TextEncoder(text_model, dim=unet.cond_dim) if unet.has_cond else None
     converted = VDM(spec, unet, conditioner, process, DDPM())
-    facts = {"file": path.name, "sha256": sha256(path)}
-    facts |= {"step": content["step"]} if isinstance(content.get("step"), int) else {}
+    facts = source_facts(path, content, "step")
     header = {**describe_model(converted, spec, None), "stage": "diffusion", "clips": 0, "source": [facts]}
     return Export(header, converted.state_dict(), _averaged(content, unet, str(path))), lines
-
-
-def _steps(content: Mapping[str, Any]) -> int:
-    betas = _buffers(content).get("betas")
-    return len(betas) if isinstance(betas, Tensor) else 1000
-
-
-def _buffers(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    buffers: Mapping[str, Any] = content.get("model", content)
-    return buffers
-
-
-def _check_schedule(content: Mapping[str, Any], process: GaussianDiffusion, path: Path) -> None:
-    """The file's own noise schedule must be the one that is rebuilt for it."""
-    theirs = _buffers(content).get("alphas_cumprod")
-    ours = process.schedule.alphas_cumprod
-    if isinstance(theirs, Tensor) and not torch.allclose(theirs.float(), ours, rtol=1e-4, atol=1e-6):
-        raise UserError("the file has another noise schedule than the public code's cosine", str(path))
 
 
 def _averaged(content: Mapping[str, Any], unet: Unet3D, where: str) -> dict[str, Tensor] | None:

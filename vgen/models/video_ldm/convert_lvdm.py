@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from vgen.diffusion import DDIM, GaussianDiffusion, Threshold
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.video_ldm.autoencoder_module import VideoAutoencoder
 from vgen.models.video_ldm.module import VideoLDM
 from vgen.models.video_ldm.networks import Autoencoder3D, LVDMUnet
@@ -25,15 +23,17 @@ from vgen.models.video_ldm.weights import (
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import RUN, describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import check_schedule, counted, expecting, source_facts
 from vgen.weights.unpickle import read_official
 
 #: DataModule of each preset: its frame rate goes into the converted model.
 DATA = {"ucf101": "UCF101", "sky": "SkyTimelapse", "taichi": "TaiChiHD"}
 #: Factor and shift of the latent in the released configurations.
 LATENT = {"ucf101": (0.220142075, 0.5837740898), "sky": (0.33422927, 1.4606637), "taichi": (0.175733933, 0.03291025)}
+#: What the files count.
+COUNTERS = ("epoch", "global_step")
 
 Preset = Literal["ucf101", "sky", "taichi"]
-_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError)
 
 
 def convert(
@@ -73,40 +73,37 @@ def convert(
     if dm is None or state is None:
         return first, lines
     path = Path(dm)
-    try:
+    with expecting("LVDM's U-Net", path):
         unet = LVDMUnet(**unet_config(state))
-    except _FAULTS as error:
-        raise _not_these("LVDM's U-Net", path, error) from error
     load(unet, state, str(path))
     scale, shift = _latent(preset, content)
     # LVDM's "linear" is linear in the root of beta
     process = GaussianDiffusion(
         "scaled_linear", loss_type="l1", threshold=Threshold("none"), beta_ends=(0.0015, 0.0155)
     )
-    _check_schedule(state_of(content), process, path)
+    stored = state_of(content).get("alphas_cumprod")
+    check_schedule(stored, process.schedule.alphas_cumprod, "the released models", path)
     converted = VideoLDM(spec, unet, model, None, process, DDIM(50, eta=1.0), latent_scale=scale, latent_shift=shift)
     header = {**describe_model(converted, spec, None), "stage": "diffusion", "clips": 0}
-    header["source"] = [*first.header["source"], _facts(path, content)]
+    header["source"] = [*first.header["source"], source_facts(path, content, *COUNTERS)]
     header["init_args"]["codec"] = {"path": f"{RUN}codec", "weights": "raw", "sha256": None}
     weights = {name: value for name, value in converted.state_dict().items() if not name.startswith("codec.")}
     names = [name for name, _ in unet.named_parameters()]
     averaged = averaged_state(content, names)
     ema = None if averaged is None else {f"denoiser.{name}": value for name, value in averaged.items()}
-    lines.append(_counted("diffusion model", unet, state) + ("" if ema is None else ", with averaged weights"))
+    lines.append(counted("diffusion model", unet, len(state)) + ("" if ema is None else ", with averaged weights"))
     return Export(header, weights, ema, parts={"codec": first}), lines
 
 
 def _autoencoder(path: Path, content: Mapping[str, Any], spec: ClipSpec) -> tuple[VideoAutoencoder, Export, list[str]]:
-    try:
+    with expecting("LVDM's auto-encoder", path):
         state = autoencoder_state(content)
         network = Autoencoder3D(**autoencoder_config(state))
-    except _FAULTS as error:
-        raise _not_these("LVDM's auto-encoder", path, error) from error
     load(network, state, str(path))
     model = VideoAutoencoder(spec, network, kl_weight=0.0)  # the released weight
     header = {**describe_model(model, spec, None), "stage": "autoencoder", "clips": 0}
-    header["source"] = [_facts(path, content)]
-    return model, Export(header, model.state_dict()), [_counted("auto-encoder", network, state)]
+    header["source"] = [source_facts(path, content, *COUNTERS)]
+    return model, Export(header, model.state_dict()), [counted("auto-encoder", network, len(state))]
 
 
 def _latent(preset: str, content: Mapping[str, Any]) -> tuple[float, float]:
@@ -115,27 +112,3 @@ def _latent(preset: str, content: Mapping[str, Any]) -> tuple[float, float]:
     own = [state.get(name) for name in ("scale_factor", "shift_factor")]
     found = [float(value) if isinstance(value, Tensor) else None for value in own]
     return scale if found[0] is None else found[0], shift if found[1] is None else found[1]
-
-
-def _check_schedule(state: Mapping[str, Any], process: GaussianDiffusion, path: Path) -> None:
-    theirs, ours = state.get("alphas_cumprod"), process.schedule.alphas_cumprod
-    if isinstance(theirs, Tensor) and (
-        theirs.shape != ours.shape or not torch.allclose(theirs.float(), ours, rtol=1e-4, atol=1e-6)
-    ):
-        raise UserError("the file has another noise schedule than the released models", str(path))
-
-
-def _not_these(kind: str, path: Path, error: Exception) -> UserError:
-    missing = f": {error} is missing" if isinstance(error, KeyError) else f": {error}"
-    return UserError(f"the weights are not those of {kind}{missing}"[:200], str(path))
-
-
-def _facts(path: Path, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the weights came from, for the model card."""
-    counted = {key: content[key] for key in ("epoch", "global_step") if isinstance(content.get(key), int)}
-    return {"file": path.name, "sha256": sha256(path), **counted}
-
-
-def _counted(name: str, network: torch.nn.Module, state: Mapping[str, Tensor]) -> str:
-    count = sum(p.numel() for p in network.parameters())
-    return f"{name}: {count:,} parameters; all {len(state)} tensors found their place"

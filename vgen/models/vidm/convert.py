@@ -1,11 +1,10 @@
 """Official VIDM checkpoint (the motion generator) -> an export that `vgen.load` and `init_from:` open."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from vgen.diffusion import GaussianDiffusion, LossWeighting, RespacedDDPM
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.vidm.motion_module import VIDMMotion
 from vgen.models.vidm.networks import MotionGenerator
 from vgen.models.vidm.weights import load_motion, motion_layout, motion_state
@@ -13,9 +12,12 @@ from vgen.nn.flow import SpyNet
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import counted, source_facts
 from vgen.weights.unpickle import read_official
 
 DATA = {"clevrer": "CLEVRER"}
+#: Parameters of the released network: said in the output where a file has them.
+RELEASED = {194_178_226: "model"}
 
 
 def convert(
@@ -62,14 +64,10 @@ def convert(
     clip = ClipSpec(frames, size, size, channels, fps=fps, class_names=class_names)
     process = GaussianDiffusion("linear", variance="learned_range", weighting=LossWeighting("p2", gamma=1.0))
     model = VIDMMotion(clip, network, diffusion=process, sampler=RespacedDDPM("ddim100"))
-    facts: dict[str, Any] = {"file": Path(file).name, "sha256": sha256(Path(file))}
-    facts |= {"iters": content["iters"]} if isinstance(content.get("iters"), int) else {}
+    facts = source_facts(Path(file), content, "iters")
     header = {**describe_model(model, clip, None), "stage": "motion", "clips": 0, "source": [facts]}
-    count = sum(value.numel() for value in network.parameters())
-    found = len(state) - len(report.dropped)
-    released = " (as the released model)" if count == 194_178_226 else ""
     lines = [
-        f"motion generator: {count:,} parameters{released}; all {found} tensors found their place",
+        counted("motion generator", network, len(state) - len(report.dropped), RELEASED),
         "note: there is no released content generator; give a first frame, or train one",
     ]
     return Export(header, model.state_dict()), lines

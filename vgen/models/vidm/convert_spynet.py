@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.vidm.flow_module import FlowModel
 from vgen.models.vidm.weights import load_spynet
 from vgen.nn.flow import SpyNet
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import source_facts
 from vgen.weights.unpickle import read_official
 
 
@@ -39,7 +39,7 @@ def convert(file: str, variant: Literal["auto", "mmediting", "sniklaus"] = "auto
     network = SpyNet(own if variant == "auto" else variant, len(levels))
     load_spynet(network, state, file)
     model = FlowModel(ClipSpec(2, 128, 128), network)
-    facts = [{"file": Path(file).name, "sha256": sha256(Path(file))}]
-    header = {**describe_model(model, model.clip_spec, None), "stage": "flow", "clips": 0, "source": facts}
+    header = {**describe_model(model, model.clip_spec, None), "stage": "flow", "clips": 0}
+    header["source"] = [source_facts(Path(file))]
     count = sum(value.numel() for value in network.parameters())
     return Export(header, model.state_dict()), [f"SpyNet ({network.variant}): {count:,} parameters"]
