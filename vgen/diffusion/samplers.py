@@ -35,6 +35,19 @@ class Sampler(Configurable, ABC):
                 raise UserError(f"{type(self).__name__} has no option {name!r}, it takes {known}", hint=hint)
         return type(self)(**(self.configuration | dict(options)))
 
+    def chosen(self, options: Mapping[str, Any]) -> "Sampler":
+        """What the options of a call make of a model's own sampler.
+
+        Args:
+            options: `sampler` (an object) takes this one's place; the others are arguments of the sampler.
+
+        Raises:
+            UserError: The sampler has no such argument.
+        """
+        arguments = dict(options)
+        sampler: Sampler = arguments.pop("sampler", self)
+        return sampler.changed(arguments)
+
     @abstractmethod
     def sample(self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: Any) -> Tensor:
         """Generates a batch.

@@ -232,12 +232,11 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
 
     def _plan(self, options: dict[str, Any]) -> _Plan:
         options = dict(options)
-        chosen: Sampler = options.pop("sampler", self.sampler)
         guidance = float(options.pop("guidance", self.guidance))
         named = {"context": "context", "reconstruction": "weight", "next_steps": "steps"}
         changes = {named[name]: options.pop(name) for name in list(options) if name in named}
         extension = replace(self.extension, **changes)
-        sampler = chosen.changed(options)
+        sampler = self.sampler.chosen(options)
         length = self.diffused_shape(self.clip_spec.frames)[1]
         context = math.ceil(length / 2) if extension.context is None else extension.context
         later = sampler if extension.steps is None else sampler.changed({"steps": extension.steps})

@@ -261,6 +261,16 @@ def test_options_change_a_copy():
         DDPM().changed({"steps": 7})
 
 
+def test_a_call_may_name_another_sampler():
+    own, options = DDIM(50, rule="official"), {"sampler": DDIM(20, eta=0.5), "steps": 7}
+    assert (own.chosen({"steps": 7}).rule, own.chosen({"steps": 7}).steps) == ("official", 7)
+    chosen = own.chosen(options)
+    assert (chosen.eta, chosen.steps, chosen.rule) == (0.5, 7, options["sampler"].rule)
+    assert options["sampler"].steps == 20 and len(options) == 2
+    with pytest.raises(UserError, match="DDPM has no option 'steps'"):
+        own.chosen({"sampler": DDPM(), "steps": 7})
+
+
 def test_noise_is_a_function_of_seed_and_step():
     together, alone = ClipNoise([5, 6, 7])(3, (3, 2, 4)), ClipNoise([6])(3, (1, 2, 4))
     assert torch.equal(together[1:2], alone)

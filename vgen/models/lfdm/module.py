@@ -212,9 +212,8 @@ class LFDM(SamplesClips, SingleLossModule):
 
     def _sampling(self, options: dict[str, Any]) -> tuple[Sampler, float]:
         options = dict(options)
-        sampler: Sampler = options.pop("sampler", self.sampler)
         scale = float(options.pop("guidance", self.guidance))
-        return sampler.changed(options), scale
+        return self.sampler.chosen(options), scale
 
     @torch.no_grad()
     def reconstruct(self, batch: dict[str, Any]) -> Tensor:

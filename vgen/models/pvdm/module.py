@@ -210,7 +210,7 @@ class PVDM(StreamsClips, SingleLossModule):
         options = dict(options)
         scale = float(options.pop("guidance", self.guidance))
         next_steps = options.pop("next_steps", self.next_steps)
-        first: Sampler = options.pop("sampler", self.sampler).changed(options)
+        first = self.sampler.chosen(options)
         later = first if next_steps is None else first.changed({"steps": next_steps})
         for piece in range(int(state.get("pieces", torch.zeros(()))), -(-frames // own)):
             previous = state["latent"].to(self.device) if piece else None

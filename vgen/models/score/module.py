@@ -133,11 +133,10 @@ class ScoreModel(SamplesClips, SingleLossModule):
         self, conditions: dict[str, Any], n: int, frames: int, seeds: list[int], options: dict[str, Any]
     ) -> Tensor:
         """Still clips (n, C, frames, H, W): a generated frame, repeated. Options: the sampler's fields, `sampler`."""
-        options, spec = dict(options), self.clip_spec
-        sampler: Sampler = options.pop("sampler", self.sampler)
+        spec = self.clip_spec
         label = self._labels(conditions)
         shape = (n, spec.channels, spec.height, spec.width)
-        x = sampler.changed(options).sample(
+        x = self.sampler.chosen(options).sample(
             lambda x, t: self.output(x, t, label), shape, ClipNoise(seeds, self.device), self.diffusion
         )
         x = x if self.centered else 2 * x - 1

@@ -76,11 +76,10 @@ class VIDMContent(SamplesClips, SingleLossModule):
     @torch.no_grad()
     def frames(self, n: int, seeds: list[int], options: dict[str, Any] | None = None) -> Tensor:
         """Generated frames (n, C, H, W) in [-1, 1]."""
-        spec, options = self.clip_spec, dict(options or {})
-        sampler: Sampler = options.pop("sampler", self.sampler)
-        shape = (n, self.network.channels, spec.height, spec.width)
+        sampler = self.sampler.chosen(options or {})
+        shape = (n, self.network.channels, self.clip_spec.height, self.clip_spec.width)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             return self.network(x.to(self.dtype), t[:1])
 
-        return sampler.changed(options).sample(denoise, shape, ClipNoise(seeds, self.device), self.diffusion)
+        return sampler.sample(denoise, shape, ClipNoise(seeds, self.device), self.diffusion)

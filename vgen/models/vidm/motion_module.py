@@ -112,9 +112,7 @@ class VIDMMotion(SamplesClips, SingleLossModule):
 
         Options: `sampler` (an object), and the fields of the sampler.
         """
-        options = dict(options)
-        sampler: Sampler = options.pop("sampler", self.sampler)
-        sampler = sampler.changed(options)
+        sampler = self.sampler.chosen(options)
         if frames > self.network.video_timesteps:
             raise UserError(
                 f"the network was made for {self.network.video_timesteps} frames, not {frames}", "sample(frames=)"
