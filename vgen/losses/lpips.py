@@ -1,20 +1,18 @@
 """LPIPS as a loss (Zhang et al. 2018): on VGG16, with the authors' linear heads."""
 
 import math
-import os
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vgen.configurable import Configurable
-from vgen.errors import UserError
+from vgen.losses.backbone import read_backbone
 from vgen.nn.lpips import backbone_names, load_backbone, lpips_network
 from vgen.nn.precision import at_least_fp32
 
 VGG16_FILE = "vgg16-397923af.pth"
-VGG16_URL = f"https://download.pytorch.org/models/{VGG16_FILE}"
+_WHAT = "VGG16 weights for LPIPS"
 
 
 class LPIPS(Configurable, nn.Module):
@@ -28,7 +26,7 @@ class LPIPS(Configurable, nn.Module):
 
     def __init__(self, weights: str | None = None, random_init: bool = False) -> None:
         super().__init__()
-        state = None if random_init else _read(weights)
+        state = None if random_init else read_backbone(weights, VGG16_FILE, _WHAT, "`perceptual: null`")
         self.network: Any = lpips_network("vgg")
         load_backbone(self.network, _random(self.network) if state is None else state)
         self.requires_grad_(False)
@@ -43,18 +41,6 @@ class LPIPS(Configurable, nn.Module):
         pair = [at_least_fp32(x).expand(-1, 3, -1, -1) for x in (prediction, target.detach())]
         distance: Tensor = self.network(*pair)
         return at_least_fp32(distance).mean()
-
-
-def _read(weights: str | None) -> dict[str, Tensor]:
-    path = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / VGG16_FILE
-    if not path.is_file():
-        raise UserError(
-            f"VGG16 weights for LPIPS are not at {os.fspath(path)}",
-            where="perceptual.weights" if weights else f"torch's hub cache ({VGG16_FILE})",
-            hint=f"download {VGG16_URL} to that place; or use `perceptual: null`, or write out `random_init: true`",
-        )
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
 
 
 def _random(network: Any) -> dict[str, Tensor]:

@@ -1,8 +1,6 @@
 """The VGG19 pyramid loss of FOMM, MRAA and LFDM (Johnson et al. 2016, equation 2, on several scales)."""
 
 import math
-import os
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +8,14 @@ from torch import Tensor, nn
 
 from vgen.configurable import Configurable
 from vgen.errors import UserError
+from vgen.losses.backbone import read_backbone
 from vgen.losses.pyramid import ImagePyramid
 from vgen.nn import winograd
 from vgen.nn.precision import at_least_fp32
 from vgen.nn.recompute import recompute
 
 VGG19_FILE = "vgg19-dcbb9e9d.pth"
-VGG19_URL = f"https://download.pytorch.org/models/{VGG19_FILE}"
+_WHAT = "VGG19 weights for the perceptual loss"
 # torchvision's `features` up to relu5_1: output channels of each 3x3 convolution, 0 for a max-pooling
 _LAYOUT = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512)
 # convolutions (counted from 0) after whose ReLU features are taken: relu1_1, 2_1, 3_1, 4_1, 5_1
@@ -42,7 +41,7 @@ class FrozenVGG19(nn.Module):
 
     def __init__(self, weights: str | None = None, random_init: bool = False) -> None:
         super().__init__()
-        state = _random_state() if random_init else _read_state(weights)
+        state = _random_state() if random_init else read_backbone(weights, VGG19_FILE, _WHAT, "an L1Pyramid")
         index = 0
         self.convolutions = 0
         self._transformed: dict[int, Tensor] = {}  # of `winograd`, as they are needed
@@ -80,17 +79,6 @@ class FrozenVGG19(nn.Module):
         if number not in self._transformed:
             self._transformed[number] = winograd.transformed(weight)
         return winograd.WinogradConv2d.apply(x, self._transformed[number], bias)  # type: ignore[no-any-return]
-
-
-def _read_state(weights: str | None) -> dict[str, Tensor]:
-    path = Path(weights) if weights else Path(torch.hub.get_dir()) / "checkpoints" / VGG19_FILE
-    if not path.is_file():
-        raise UserError(
-            f"VGG19 weights for the perceptual loss are not at {os.fspath(path)}",
-            where="perceptual.weights" if weights else f"torch's hub cache ({VGG19_FILE})",
-            hint=f"download {VGG19_URL} to that place; or use an L1Pyramid, or write out `random_init: true`",
-        )
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _random_state() -> dict[str, Tensor]:

@@ -101,6 +101,22 @@ def test_vgg_equals_torchvision(vgg_loss, tmp_path):
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_vgg_weights_that_are_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    for weights, place, where in (
+        (str(tmp_path / "own.pth"), tmp_path / "own.pth", "perceptual.weights"),
+        (None, tmp_path / "checkpoints" / "vgg19-dcbb9e9d.pth", "torch's hub cache (vgg19-dcbb9e9d.pth)"),
+    ):
+        with pytest.raises(UserError) as error:
+            FrozenVGG19(weights)
+        assert error.value.what == f"VGG19 weights for the perceptual loss are not at {place}"
+        assert error.value.where == where
+        assert error.value.hint == (
+            "download https://download.pytorch.org/models/vgg19-dcbb9e9d.pth to that place; or use an L1Pyramid, "
+            "or write out `random_init: true`"
+        )
+
+
 def test_vgg_loss_leads_to_the_target(vgg_loss):
     target = torch.rand(1, 3, 32, 32)
     prediction = torch.rand(1, 3, 32, 32, requires_grad=True)
