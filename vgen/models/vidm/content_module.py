@@ -8,9 +8,24 @@ from torch import Tensor
 
 from vgen.diffusion import ClipNoise, GaussianDiffusion, RespacedDDPM, Sampler
 from vgen.errors import UserError
-from vgen.models.vidm.networks import ContentGenerator
+from vgen.models.vidm.networks import ContentGenerator, MotionGenerator
 from vgen.training import SamplesClips, SingleLossModule
 from vgen.video import ClipSpec
+
+
+def check_outputs(network: ContentGenerator | MotionGenerator, diffusion: GaussianDiffusion) -> None:
+    """A learned variance needs output channels of its own, another one none.
+
+    Raises:
+        UserError: The network has too few or too many.
+    """
+    channels = network.channels * (2 if diffusion.learns_variance else 1)
+    if network.unet.out_channels != channels:
+        raise UserError(
+            f"variance {diffusion.variance} needs {channels} output channels, the network has "
+            f"{network.unet.out_channels}",
+            "network.learned_variance",
+        )
 
 
 class VIDMContent(SamplesClips, SingleLossModule):
@@ -43,13 +58,7 @@ class VIDMContent(SamplesClips, SingleLossModule):
         self.network = network
         self.diffusion = diffusion or GaussianDiffusion(variance="learned_range")
         self.sampler = sampler
-        channels = network.channels * (2 if self.diffusion.learns_variance else 1)
-        if network.unet.out_channels != channels:
-            raise UserError(
-                f"variance {self.diffusion.variance} needs {channels} output channels, the network has "
-                f"{network.unet.out_channels}",
-                "network.learned_variance",
-            )
+        check_outputs(network, self.diffusion)
         if network.constant is not None and tuple(network.size) != (clip_spec.height, clip_spec.width):
             raise UserError(
                 f"the learned constant is {network.size[0]}x{network.size[1]}, the frames are "

@@ -10,7 +10,7 @@ from vgen.codecs import Companion
 from vgen.diffusion import ClipNoise, GaussianDiffusion, RespacedDDPM, Sampler
 from vgen.diffusion.noise import ConditionNoise, NoiseSource
 from vgen.errors import UserError
-from vgen.models.vidm.content_module import VIDMContent
+from vgen.models.vidm.content_module import VIDMContent, check_outputs
 from vgen.models.vidm.networks import MotionGenerator
 from vgen.models.vidm.weights import read_spynet
 from vgen.training import SamplesClips, SingleLossModule
@@ -69,13 +69,7 @@ class VIDMMotion(SamplesClips, SingleLossModule):
             network.flow.requires_grad_(not freeze_flow)
 
     def _check(self) -> None:
-        channels = self.network.channels * (2 if self.diffusion.learns_variance else 1)
-        if self.network.unet.out_channels != channels:
-            raise UserError(
-                f"variance {self.diffusion.variance} needs {channels} output channels, the network has "
-                f"{self.network.unet.out_channels}",
-                "network.learned_variance",
-            )
+        check_outputs(self.network, self.diffusion)
         if self.clip_spec.frames > self.network.video_timesteps:
             raise UserError(
                 f"clips have {self.clip_spec.frames} frames, the network counts to {self.network.video_timesteps}",
