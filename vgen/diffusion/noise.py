@@ -60,17 +60,6 @@ def mixed_noise(drawn: Tensor, share: float) -> Tensor:
     return share**0.5 * drawn[:, :, :1] + (1 - share) ** 0.5 * drawn[:, :, 1:]
 
 
-def offset_noise(drawn: Tensor, offset: Tensor, strength: float = 0.1) -> Tensor:
-    """Noise whose mean differs from channel to channel, so that whole clips become brighter and darker.
-
-    Args:
-        drawn: Standard normal (B, C, ...).
-        offset: Standard normal (B, C).
-        strength: Standard deviation of the offset.
-    """
-    return drawn + strength * offset.view(*offset.shape, *(1,) * (drawn.ndim - 2))
-
-
 @dataclass(frozen=True)
 class ConditionNoise:
     """Noise on frames that are a condition, so that sampling stands its own errors (Ho et al. 2022, section 4).

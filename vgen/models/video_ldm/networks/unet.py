@@ -150,10 +150,6 @@ class LVDMUnet(Configurable, nn.Module):
             x = self._run(cast(nn.ModuleList, block), torch.cat((x, skips.pop()), dim=1), embedding, bias)
         return self.out(x)
 
-    def forward_pair(self, x: Tensor, time: Tensor, cond: Tensor, **inputs: Any) -> tuple[Tensor, Tensor]:
-        """There is no condition to leave out."""
-        raise NotImplementedError("LVDM's U-Net takes no condition")
-
     def _run(self, layers: nn.ModuleList, x: Tensor, embedding: Tensor, bias: Tensor | None) -> Tensor:
         for layer in layers:
             if isinstance(layer, ResBlock):
