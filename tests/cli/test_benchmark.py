@@ -10,8 +10,10 @@ import yaml
 from tests.mechanics.runs import RECIPE as TOY
 from tests.mechanics.runs import assert_same
 from tests.tiny_lfdm import recipe as lfdm_recipe
+from vgen.cli.benchmark.recipes import find_recipe, read_recipe
 from vgen.cli.benchmark.work import pace
 from vgen.cli.main import main
+from vgen.cli.run import dump
 from vgen.report.read import read_run
 
 COST = {"steps", "clips_seen", "train_seconds", "train_clips_per_s", "peak_memory_gb", "parameters", "hardware"}
@@ -61,6 +63,7 @@ def test_a_recipe_that_fails_is_a_row_and_the_others_go_on(first):
         "real clips (floor)",
         "real, frames shuffled",
         "real, first frame frozen",
+        "real, mean frame",
         "toy",
         "long",
         "lfdm",
@@ -73,7 +76,7 @@ def test_a_recipe_that_fails_is_a_row_and_the_others_go_on(first):
 def test_a_row_says_everything(first):
     out, _, rows = first
     record = json.loads((out / "lfdm" / "evaluation" / "benchmark.json").read_text())
-    assert set(record["metrics"]) >= {"frechet_small", "diversity", "psnr/frame"}
+    assert set(record["metrics"]) >= {"frechet_small", "diversity", "psnr/set"}
     entry, settings = record["metrics"]["frechet_small"], record["settings"]
     assert entry["n"] == entry["n_real"] == 8 and entry["floor"]["value"] == float(
         rows["real clips (floor)"]["frechet_small"]
@@ -110,7 +113,7 @@ def test_the_same_command_goes_on_exactly(first, recipes, tmp_path, monkeypatch,
     assert benchmark(recipes, tmp_path / "whole", "toy") == 0
     assert_same(tmp_path / "whole" / "toy", out / "toy")
     whole = table(tmp_path / "whole")
-    for column in ("frechet_small", "diversity", "psnr/frame"):
+    for column in ("frechet_small", "diversity", "psnr/set"):
         assert rows["toy"][column] == whole["toy"][column] != ""
     assert rows["toy"]["class_accuracy"] == ""  # its clips do not depend on the class
     assert rows["real clips (floor)"] == whole["real clips (floor)"]
@@ -126,6 +129,52 @@ def test_the_same_command_goes_on_exactly(first, recipes, tmp_path, monkeypatch,
     (changed / "toy.yaml").write_text(TOY.read_text().replace("dim: 6", "dim: 7"))
     assert benchmark(changed, out, "toy") == 1
     assert "the recipe has changed" in table(out)["toy"]["error"]
+
+
+@pytest.fixture(scope="module")
+def small_vdm(tmp_path_factory):
+    """A folder with the tiny recipe of latent video diffusion, made smaller: two stages, and videos of any length."""
+    folder = tmp_path_factory.mktemp("vdm")
+    stages, _ = read_recipe(find_recipe("ldm_mug"))
+    autoencoder, diffusion = (stages[name]["model"]["init_args"] for name in ("autoencoder", "diffusion"))
+    autoencoder["network"]["init_args"] |= {"block_out_channels": [8, 8], "norm_num_groups": 4}
+    diffusion["denoiser"]["init_args"] |= {"dim": 8, "cond_dim": 9, "attn_dim_head": 8}
+    diffusion["conditioner"]["init_args"]["dim"] = 9
+    diffusion["sampler"]["init_args"]["steps"] = 2
+    for stage in stages.values():
+        stage["data"]["init_args"]["batch_size"] = 2
+    (folder / "ldm.yaml").write_text(dump({"stages": stages}))
+    return folder
+
+
+def test_the_untrained_model_and_clips_of_long_videos(small_vdm, tmp_path, capsys):
+    out = tmp_path / "bench"
+    assert benchmark(small_vdm, out, "ldm", more=["--untrained", "--chain", "2"]) == 0
+    rows = table(out)
+    assert list(rows)[4:] == [
+        "real clips, clip 1 of 2",
+        "real clips, clip 2 of 2",
+        "ldm",
+        "ldm, untrained",
+        "ldm, clip 1 of 2",
+        "ldm, clip 2 of 2",
+    ]
+    for row in rows.values():
+        low, value, high = (float(row[f"frechet_small{of}"]) for of in ("/low", "", "/high"))
+        assert low <= value <= high
+    assert rows["real clips, clip 1 of 2"]["frechet_small"] == rows["real clips (floor)"]["frechet_small"]
+    assert rows["ldm, untrained"]["frechet_small"] != rows["ldm"]["frechet_small"]
+    assert rows["ldm, clip 1 of 2"]["frechet_small"] != rows["ldm, clip 2 of 2"]["frechet_small"]
+    frozen, mean, ours = (
+        rows[f"{name}"]["psnr/set"] for name in ("real, first frame frozen", "real, mean frame", "ldm")
+    )
+    assert float(mean) > float(frozen) > 0 and float(ours) > 0 and rows["ldm, untrained"]["psnr/set"] == ""
+    # What is asked for later is added to what is there.
+    assert benchmark(small_vdm, out, "ldm") == 0 and list(table(out))[4:] == ["ldm"]
+    assert benchmark(small_vdm, out, "ldm", more=["--untrained"]) == 0
+    assert (
+        "ldm: was finished before" in capsys.readouterr().out and table(out)["ldm, untrained"] == rows["ldm, untrained"]
+    )
 
 
 def test_mistakes(first, recipes, tmp_path, capsys):

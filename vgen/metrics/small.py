@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vgen.errors import UserError
+from vgen.metrics.bootstrap import frechet_interval
 from vgen.metrics.catalogue import metric_card
 from vgen.metrics.control import ClassControl
 from vgen.metrics.detectors.base import SmallDetector
@@ -134,15 +135,18 @@ class Judge:
             subjects: Subject of each, for the interval of the accuracy.
 
         Returns:
-            `frechet_small` (with its floor), `diversity` (with that of the real clips) and `class_accuracy` (with its
-            95 % bootstrap interval and chance), as the entries of an evaluation record.
+            `frechet_small` (with its 95 % bootstrap interval and its floor), `diversity` (with that of the real clips)
+            and `class_accuracy` (with its 95 % bootstrap interval and chance), as the entries of an evaluation record.
         """
         features = self._features(videos)
         count, network = {"n": len(videos), "unit": ""}, self.detector.network
         assert isinstance(network, CompactClassifier)
+        low, high = frechet_interval(self.real.values, features.values)
         found: dict[str, dict[str, Any]] = {
             self.name: {
                 "value": float(FVD().score(self.real, features)),
+                "low": low,
+                "high": high,
                 **count,
                 "n_real": len(self.real),
                 "floor": self.floor,

@@ -330,14 +330,26 @@ def build_model(file: ModelFile, weights: WeightsChoice = "auto") -> nn.Module:
     Raises:
         UserError: When its code is not trusted (see `_check_trust`), or names or shapes do not fit.
     """
-    description = {"class_path": file.header["class_path"], "init_args": file.header["init_args"]}
-    _check_trust(description, file.path)
-    description = _for_use(description)
-    model = instantiate(_absolute(description, file.root), ClipSpec.from_dict(file.header["clip_spec"]), str(file.path))
+    model = build_untrained(file)
     # of what training alone needs (see `_for_use`), there are weights in the file, but no networks here
     unused = tuple(f"{name}." for name in getattr(type(model), "training_only", ()))
     state = {key: value for key, value in file.weights(weights).items() if not key.startswith(unused)}
     load_weights(model, state, str(file.path))
+    return model
+
+
+def build_untrained(file: ModelFile) -> nn.Module:
+    """Builds the model that a file describes with weights as they are drawn, in eval mode on the CPU.
+
+    What it took over from earlier stages is trained.
+
+    Raises:
+        UserError: When its code is not trusted (see `_check_trust`).
+    """
+    description = {"class_path": file.header["class_path"], "init_args": file.header["init_args"]}
+    _check_trust(description, file.path)
+    description = _for_use(description)
+    model = instantiate(_absolute(description, file.root), ClipSpec.from_dict(file.header["clip_spec"]), str(file.path))
     model.run_dir = str(file.root)  # type: ignore[assignment]
     return model.eval()
 

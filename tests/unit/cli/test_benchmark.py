@@ -112,12 +112,12 @@ def test_halves_have_no_clip_in_common(clips):
 
 
 def test_the_table():
-    metrics = {"frechet_small": {"value": 1.25}, "psnr/frame": {"value": 20.0}}
+    metrics = {"frechet_small": {"value": 1.25}, "psnr/set": {"value": 20.0}}
     cost = {"parameters": 1234, "clips_seen": {"a": 3, "b": 4}, "train_seconds": 9.6, "peak_memory_gb": None}
     rows = [Row("good", metrics, cost), Row("bad", error="one | thing")]
     head, good, bad = as_text(rows)
     assert head.split()[0] == "frechet_small" and len(good) == len(head)
-    assert good.split() == ["good", "1.250", "-", "-", "20.00", "-", "-", "-", "1,234", "7", "10"]
+    assert good.split() == ["good", "1.250", "-", "-", "-", "-", "20.00", "-", "-", "-", "1,234", "7", "10"]
     assert bad == "bad   failed: one | thing"
     lines = as_markdown(rows).splitlines()
     assert len({line.replace("\\|", "").count("|") for line in lines}) == 1 and "failed: one \\| thing" in lines[3]

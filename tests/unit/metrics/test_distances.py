@@ -8,6 +8,7 @@ import torch
 
 from vgen.errors import UserError
 from vgen.metrics import FVD, ConditionalFVD, VideoInceptionScore
+from vgen.metrics.bootstrap import frechet_interval
 from vgen.metrics.features import Features
 from vgen.metrics.frechet import Gaussian, frechet_distance, gaussian, tfgan_frechet_distance
 from vgen.metrics.inception_score import inception_score
@@ -117,3 +118,15 @@ def test_too_few_clips():
         FVD().score(side, None)
     with pytest.raises(UserError, match="at least 10 fake clips, got 4"):
         VideoInceptionScore().score(None, side)
+
+
+def test_the_interval_of_a_distance_covers_what_larger_sets_give():
+    """Sets of 200 of two Gaussians whose distance at 200 features each is known by many draws."""
+    torch.manual_seed(0)
+    found = [torch.randn(2, 200, 4) for _ in range(60)]
+    values = [float(frechet_distance(gaussian(a), gaussian(b + 1))) for a, b in found]
+    intervals = [frechet_interval(a, b + 1) for a, b in found[:20]]
+    assert all(low < value < high for (low, high), value in zip(intervals, values, strict=False))
+    expected = sum(values) / len(values)
+    assert sum(low <= expected <= high for low, high in intervals) >= 17
+    assert intervals[0] == frechet_interval(found[0][0], found[0][1] + 1)

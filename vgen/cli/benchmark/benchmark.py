@@ -11,10 +11,11 @@ from torch import Tensor
 
 from vgen.cli.benchmark.clips import BenchmarkClips
 from vgen.cli.benchmark.judging import Judging
+from vgen.cli.benchmark.making import CLIPS, UNTRAINED, Making, made_by, train_and_make
 from vgen.cli.benchmark.process import apart
 from vgen.cli.benchmark.recipes import Budget, Stages, adapt, check, own_lengths, read_recipe, share
 from vgen.cli.benchmark.table import Row, as_csv, as_markdown, as_text
-from vgen.cli.benchmark.work import FACTS, Job, cost, made_by, pace, train, train_and_make
+from vgen.cli.benchmark.work import Job, cost, pace, train
 from vgen.cli.run import dump
 from vgen.cli.stages import changed_keys
 from vgen.errors import UserError
@@ -54,6 +55,8 @@ class Benchmark:
         device: `cpu` or `cuda`, for the recipes; the judge stays on the CPU.
         judge_clips: Most training clips that the judge's classifier sees.
         judge_steps: Steps of its training.
+        untrained: Whether each recipe gets a second row, of its last stage with the weights that it began with.
+        chain: Clips of long videos, each of which gets a row; 1: no long videos.
 
     Raises:
         UserError: Two recipes of one name; too few held-out clips.
@@ -71,10 +74,17 @@ class Benchmark:
         device: str,
         judge_clips: int,
         judge_steps: int,
+        untrained: bool = False,
+        chain: int = 1,
     ) -> None:
         self.out, self.clips, self.budget = out, clips, budget
         self.seed, self.batch, self.device = seed, batch, device
         self.accelerator: Literal["cpu", "gpu"] = "cpu" if device == "cpu" else "gpu"
+        self.makings = [CLIPS]
+        if untrained:
+            self.makings.append(UNTRAINED)
+        if chain > 1:
+            self.makings.append(Making("chained", clips=chain))
         self.recipes = {path.stem: path for path in recipes}
         if len(self.recipes) < len(recipes):
             raise UserError("two recipes have the same name, by which rows are known", "--recipes", "rename one file")
@@ -89,8 +99,11 @@ class Benchmark:
         self._claim()
         entries = [self._read(name, path) for name, path in self.recipes.items()]
         rows = self.judging.baselines()
+        for making in self.makings:
+            if making.clips > 1:
+                rows += self.judging.real_chain(making.clips)
         for entry in entries:
-            rows.append(entry if isinstance(entry, Row) else self._row(entry))
+            rows += [entry] if isinstance(entry, Row) else self._rows(entry)
             self._write(rows)
         return rows
 
@@ -142,24 +155,40 @@ class Benchmark:
     def _adapted(self, stages: Stages, steps: Mapping[str, int]) -> Stages:
         return adapt(stages, self.clips, steps, self.seed, self.accelerator)
 
-    def _row(self, entry: _Entry) -> Row:
+    def _rows(self, entry: _Entry) -> list[Row]:
         """Trains and measures one recipe, as far as that has not happened."""
         run_dir = (self.out / entry.name).absolute()
-        path = run_dir / "evaluation" / "benchmark.json"
         try:
             job = self._job(entry, run_dir)
-            if path.is_file():
+            missing = tuple(making for making in self.makings if not making.facts(job).is_file())
+            if not missing:
                 print(f"[benchmark] {entry.name}: was finished before", flush=True)
-                return _row_of(entry.name, json.loads(path.read_text(encoding="utf-8")))
-            print(f"[benchmark] {entry.name}: training", flush=True)
-            if (error := apart(train_and_make, job)) is not None:
-                raise UserError(error)
-            made = made_by(job)
-            self._show(job, made.get("generated"))
-            write_json(path, record := self._record(entry, job, made))
-            return _row_of(entry.name, record)
+            else:
+                print(f"[benchmark] {entry.name}: training", flush=True)
+                if (error := apart(train_and_make, job, missing)) is not None:
+                    raise UserError(error)
+            return [row for making in self.makings for row in self._measured(entry, job, making)]
         except UserError as error:
-            return _failed(entry.name, error)
+            return [_failed(entry.name, error)]
+
+    def _measured(self, entry: _Entry, job: Job, making: Making) -> list[Row]:
+        """The rows of what a recipe's model has made."""
+        path = job.run_dir / "evaluation" / "benchmark.json" if making == CLIPS else making.folder(job) / "metrics.json"
+        if not path.is_file():
+            made = made_by(job, making)
+            if making == CLIPS:
+                self._show(job, made.get("generated"))
+                write_json(path, self._record(entry, job, made))
+            elif "generated" not in made:
+                write_json(path, {})
+            elif making.clips > 1:
+                write_json(path, self.judging.chained(made["generated"], making.clips))
+            else:
+                write_json(path, {making.name: self.judging.metrics(made, reads_class=False)})
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if making == CLIPS:
+            return [_row_of(entry.name, found)]
+        return [Row(f"{entry.name}, {name}", metrics) for name, metrics in found.items()]
 
     def _job(self, entry: _Entry, run_dir: Path) -> Job:
         """Writes the recipe that is trained.
@@ -201,7 +230,7 @@ class Benchmark:
 
     def _record(self, entry: _Entry, job: Job, made: dict[str, Tensor]) -> dict[str, Any]:
         """The evaluation record of a trained recipe (docs/evaluation.md)."""
-        facts = json.loads((job.made / FACTS).read_text(encoding="utf-8"))
+        facts = json.loads(CLIPS.facts(job).read_text(encoding="utf-8"))
         spent = cost(job.run_dir, facts["stages"]) | {"sample_clips_per_s": facts.pop("sample_clips_per_s")}
         recipe = {"recipe": str(entry.path), "adapted_sha256": sha256(job.recipe)}
         return {

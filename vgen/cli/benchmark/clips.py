@@ -69,6 +69,18 @@ class BenchmarkClips:
         """The DataModule of whole clips."""
         return build_data(self.config(), "--data-option")
 
+    def chained(self, clips: int) -> VideoDataModule:
+        """The DataModule of the same videos, so many clips of each one behind the other.
+
+        Raises:
+            UserError: The videos are too short, or a video is read as several clips.
+        """
+        frames = clips * self.frames
+        module = build_data(self.config({"frames": frames, "eval_frames": frames}), "--chain")
+        if len(module.dataset("test")) != len(self.module.dataset("test")):
+            raise UserError(f"the videos do not all have {frames} frames in one piece", "--chain")
+        return module
+
     def source(self, split: Split) -> "DatasetClips":
         """The clips of a set for metrics, each read when it is asked for."""
         settings = {key: value for key, value in self.init_args.items() if key != "root"}

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass
@@ -32,13 +32,21 @@ class _Column:
     key: str
     form: str
     cost: bool = False
+    of: Literal["value", "low", "high"] = "value"  # low and high: of the 95 % bootstrap interval
+
+    @property
+    def name(self) -> str:
+        """In the CSV."""
+        return self.key if self.of == "value" else f"{self.key}/{self.of}"
 
 
 _COLUMNS = (
     _Column("frechet_small", "frechet_small", ".3f"),
+    _Column("low", "frechet_small", ".2f", of="low"),
+    _Column("high", "frechet_small", ".2f", of="high"),
     _Column("class accuracy", "class_accuracy", ".3f"),
     _Column("diversity", "diversity", ".3f"),
-    _Column("reconstruction dB", "psnr/frame", ".2f"),
+    _Column("reconstruction dB", "psnr/set", ".2f"),
     _Column("made clips/s", "sample_clips_per_s", ".2f", True),
     _Column("trained clips/s", "train_clips_per_s", ".1f", True),
     _Column("memory GB", "peak_memory_gb", ".2f", True),
@@ -49,7 +57,7 @@ _COLUMNS = (
 
 
 def _value(row: Row, column: _Column) -> Any:
-    value = row.cost.get(column.key) if column.cost else row.metrics.get(column.key, {}).get("value")
+    value = row.cost.get(column.key) if column.cost else row.metrics.get(column.key, {}).get(column.of)
     return sum(value.values()) if isinstance(value, Mapping) else value
 
 
@@ -93,7 +101,7 @@ def as_csv(rows: Sequence[Row]) -> str:
     """The same in full precision, with a column for errors."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", *(column.key for column in _COLUMNS), "error"])
+    writer.writerow(["name", *(column.name for column in _COLUMNS), "error"])
     for row in rows:
         values = [_value(row, column) for column in _COLUMNS]
         writer.writerow([row.name, *("" if value is None else value for value in values), row.error or ""])

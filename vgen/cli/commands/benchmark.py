@@ -12,6 +12,8 @@ from vgen.errors import UserError
 
 _TRAIN_CLIPS = 16_000  # about what the tiny recipes take, which learn something visible in minutes
 
+_COUNTS = ("size", "frames", "train_clips", "steps", "budget", "clips", "batch", "judge_clips", "judge_steps", "chain")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the command's arguments."""
@@ -41,6 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--budget", type=float, metavar="SECONDS", help="seconds of training on this machine instead")
     parser.add_argument("--clips", type=int, default=256, metavar="N", help="generated and real clips (default: 256)")
     parser.add_argument("--seed", type=int, default=0, help="of trainings and noise; the judge's is fixed (default: 0)")
+    parser.add_argument(
+        "--untrained",
+        action="store_true",
+        help="a second row of each recipe: its last stage with the weights that it began with",
+    )
+    parser.add_argument(
+        "--chain",
+        type=int,
+        default=1,
+        metavar="N",
+        help="rows of each of N clips of long videos, of models that make such (default: 1, none)",
+    )
     parser.add_argument("--batch", type=int, default=16, metavar="N", help="clips generated at once (default: 16)")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="for the recipes")
     parser.add_argument("--judge-clips", type=int, default=1000, metavar="N", help="training clips it sees, at most")
@@ -59,7 +73,19 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: A wrong argument, missing data, or another benchmark in the folder.
     """
-    for name in ("size", "frames", "train_clips", "steps", "budget", "clips", "batch", "judge_clips", "judge_steps"):
+    counts = (
+        "size",
+        "frames",
+        "train_clips",
+        "steps",
+        "budget",
+        "clips",
+        "batch",
+        "judge_clips",
+        "judge_steps",
+        "chain",
+    )
+    for name in counts:
         if (value := getattr(args, name)) is not None and value <= 0:
             raise UserError(f"must be more than 0, got {value}", f"--{name.replace('_', '-')}")
     import torch
@@ -91,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         device=args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu",
         judge_clips=args.judge_clips,
         judge_steps=args.judge_steps,
+        untrained=args.untrained,
+        chain=args.chain,
     )
     try:
         rows = benchmark.run()
