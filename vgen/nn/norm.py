@@ -40,5 +40,6 @@ class ChannelRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the same shape."""
-        length = torch.linalg.vector_norm(at_least_fp32(x), dim=1, keepdim=True).clamp(min=1e-12)
+        # On a CPU a sum of squares is many times as fast as vector_norm over a dimension with strides.
+        length = at_least_fp32(x).square().sum(dim=1, keepdim=True).clamp(min=1e-24).sqrt()
         return x * (self.scale / length).to(x.dtype) * self.gamma
