@@ -239,6 +239,14 @@ ROWS: dict[str, Row] = {
         frames=32,
         side=256,
     ),
+    "pvdm-stage": Row(
+        "the same network and frozen autoencoder, which does not run: on cached latents",
+        clips=2,
+        parameters=33_088_516,
+        module=partial(_pvdm, {"channels": 64}, _PLANES_64, 2, 32, 256),
+        frames=32,
+        side=256,
+    ),
     "pvdm-ae-tiny": Row(
         "tiny networks, 3 frames, 32 px",
         clips=2,
