@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vgen.nn.precision import FullPrecisionBuffers
+from vgen.nn.precision import FullPrecisionBuffers, at_least_fp32
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -55,7 +55,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Args:
         x: (..., D).
-        cos: (..., R) that broadcasts with x, R <= D; features beyond R pass unchanged.
+        cos: (..., R) that broadcasts with x, R <= D, the same for both features of a pair; features beyond R pass
+            unchanged.
         sin: Like `cos`.
 
     Returns:
@@ -63,12 +64,31 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     width = cos.shape[-1]
     whole = width == x.shape[-1]
-    turned = x if whole else x[..., :width]
-    # the sign goes with the small table: swapping is then one pass, forward and backward
-    sign = torch.arange(width, device=sin.device) % 2 * 2 - 1
-    swapped = turned.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    turned = (turned * cos + swapped * (sin * sign)).to(x.dtype)
+    turned = at_least_fp32(x if whole else x[..., :width])
+    if torch.compiler.is_compiling():
+        turned = turned * cos + quarter_turn(turned) * sin
+    else:
+        turned = _real(_complex(turned) * torch.complex(cos[..., ::2], sin[..., ::2]))
+    turned = turned.to(x.dtype)
     return turned if whole else torch.cat((turned, x[..., width:].expand(*turned.shape[:-1], -1)), dim=-1)
+
+
+def quarter_turn(x: Tensor) -> Tensor:
+    """Interleaved pairs (x0, x1) -> (-x1, x0), of fp32 or fp64."""
+    if torch.compiler.is_compiling():
+        first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return torch.stack((-second, first), dim=-1).flatten(-2)
+    return _real(_complex(x) * 1j)
+
+
+# Pairs as complex numbers: kernels that swap neighbours go one by one, those of complex products by vectors, in one
+# pass. A compiler fuses real arithmetic, and generates no code for complex numbers.
+def _complex(x: Tensor) -> Tensor:
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
+
+
+def _real(x: Tensor) -> Tensor:
+    return torch.view_as_real(x).flatten(-2)
 
 
 class RotaryEmbedding(FullPrecisionBuffers):

@@ -121,6 +121,10 @@ def test_rotation_is_a_complex_product():
     spread = [table[:, None, None] for table in angles]
     expected = torch.stack([turn(weights, *(table[i] for table in angles)) for i in range(5)])
     torch.testing.assert_close(rotate(weights, *spread), expected)
+    compiled = torch.compile(rotate, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, *angles), turn(x, *angles))
+    half = x.bfloat16()
+    torch.testing.assert_close(rotate(half, *angles), turn(half.float(), *angles).bfloat16())
 
 
 @pytest.mark.parametrize("learned", [False, True])

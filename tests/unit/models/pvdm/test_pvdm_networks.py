@@ -6,7 +6,7 @@ import torch
 from vgen.errors import UserError
 from vgen.models.pvdm import PatchDiscriminator, PlaneUNet, ViTAutoencoder
 from vgen.models.pvdm.networks import unet as unet_file
-from vgen.models.pvdm.networks.transformer import RotaryGrid, space_angles, time_angles
+from vgen.models.pvdm.networks.transformer import RotaryGrid, space_angles, time_angles, turned
 from vgen.models.pvdm.planes import PLANES, PlaneGrid, join
 from vgen.nn.embeddings import rotate
 from vgen.video import ClipSpec
@@ -117,9 +117,9 @@ def test_the_rotary_quirk():
     assert torch.equal(released[:, :4], released[:, 4:]) and torch.equal(paired[:, ::2], paired[:, 1::2])
     x = torch.randn(5, 1, 1, 8)
     for layout, kept in (("paired", True), ("half_split_adjacent", False)):
-        turned = rotate(x, *RotaryGrid(5, 2, 2, 8, layout).time)
-        same = torch.allclose(turned.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
-        assert same is kept
+        tables = RotaryGrid(5, 2, 2, 8, layout).time
+        same = torch.allclose(turned(x, *tables).norm(dim=-1), x.norm(dim=-1), atol=1e-5)
+        assert same is kept is torch.allclose(turned(x, *tables), rotate(x, *tables), atol=1e-5)
     space = space_angles(2, 3, 8)
     assert space.shape == (6, 8) and torch.equal(space[:, ::2], space[:, 1::2])
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgen.nn.attention import attend
-from vgen.nn.embeddings import rotate
-from vgen.nn.precision import FullPrecisionBuffers
+from vgen.nn.embeddings import quarter_turn
+from vgen.nn.precision import FullPrecisionBuffers, at_least_fp32
 from vgen.nn.recompute import recompute
 
 RopeLayout = Literal["half_split_adjacent", "paired"]
@@ -45,6 +45,12 @@ def space_angles(height: int, width: int, dim: int, max_frequency: float = 10.0)
     rows, columns = (torch.outer(side, scales).to(torch.get_default_device()) for side in sides)
     angle = torch.cat((rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)), dim=-1)
     return angle.flatten(0, 1).repeat_interleave(2, dim=-1)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Neighbours (x0, x1) -> (x0 cos0 - x1 sin0, x1 cos1 + x0 sin1): a rotation where both have the same angle."""
+    exact = at_least_fp32(x)
+    return torch.addcmul(exact * cos, quarter_turn(exact), sin).to(x.dtype)
 
 
 class RotaryGrid(FullPrecisionBuffers):
@@ -118,7 +124,7 @@ class Attention(nn.Module):
             for x, weight in zip((asked, tokens, tokens), weights, strict=True)
         )
         if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+            q, k = turned(q, *rotary), turned(k, *rotary)
         if self.sequence_first:
             seen = attend(*(x.permute(1, 2, 0, 3) for x in (q, k, v))).permute(2, 0, 1, 3)
         else:
