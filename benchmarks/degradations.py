@@ -43,7 +43,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -238,7 +238,8 @@ def measure(
     protocol = Protocol("degraded", clips.videos.shape[2], None, None, start_policy="first", split="")
     metrics = ("fvd", "kvd", "cfvd", "sfvd", "vb_temporal_flickering")
     records = [compare(real, fake, protocol, metrics, {"i3d": small}, floor=False)]
-    records.append(compare(real, fake, protocol, ("rfvd",), {"i3d": small}, paired=True, floor=False))
+    paired = replace(protocol, made="reconstructions")
+    records.append(compare(real, fake, paired, ("rfvd",), {"i3d": small}, floor=False))
     if random is not None:
         records.append(compare(real, fake, protocol, ("fvd", "kvd"), {"i3d": random}, floor=False))
     values = {key.partition("/")[0]: float(m["value"]) for record in records for key, m in record.metrics.items()}

@@ -1,5 +1,6 @@
 """`vgen evaluate` under a protocol: two folders, a data set and a folder, a checkpoint."""
 
+import argparse
 import csv
 import json
 import os
@@ -10,12 +11,19 @@ import pytest
 import torch
 import yaml
 
+import vgen.video
 from tests.mechanics.processes import Processes, free_port
 from tests.tiny_detector import moving_clips, write_classifier
 from tests.tiny_lfdm import FRAMES, SIDE
+from vgen.cli.evaluation.sides import DataBlock
 from vgen.cli.main import main
-from vgen.metrics import generated
+from vgen.cli.trained import open_trained, stage_config
+from vgen.metrics import generated, load_protocol
+from vgen.metrics.selection import Selection
+from vgen.metrics.sources import RecordClips
+from vgen.models.lfdm import LatentFlowAutoencoder
 from vgen.report.read import read_run
+from vgen.video import to_float, to_uint8
 from vgen.video.io import write_video
 
 PROTOCOL = {"n_frames": FRAMES, "n_real": None, "n_fake": 6, "split": "test", "short": "repeat_last"}
@@ -223,17 +231,20 @@ def test_a_kill_in_the_middle(whole, place, finished_run, tmp_path, monkeypatch,
     assert stored(tmp_path) == stored(whole[0]) and comparable(record) == comparable(whole[1])
 
 
-def test_two_ranks_equal_one(whole, place, finished_run, tmp_path):
-    ranks = Processes(tmp_path / "ranks.output", {"TORCHELASTIC_RUN_ID": "test"})
+def on_two_ranks(folder, arguments):
+    """Runs the command on two ranks; returns what they printed."""
+    ranks = Processes(folder / "ranks.output", {"TORCHELASTIC_RUN_ID": "test"})
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "GROUP_RANK": "0"}
     meeting |= {"LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_USE_AGENT_STORE": "False"}
     for rank in "01":
-        ranks.fork(
-            line(place, finished_run, "--keep-samples", "--name", "run", out=tmp_path),
-            **meeting, RANK=rank, LOCAL_RANK=rank,
-        )  # fmt: skip
+        ranks.fork(arguments, **meeting, RANK=rank, LOCAL_RANK=rank)
     codes, output = ranks.wait(180)
     assert codes == [0, 0], output
+    return output
+
+
+def test_two_ranks_equal_one(whole, place, finished_run, tmp_path):
+    output = on_two_ranks(tmp_path, line(place, finished_run, "--keep-samples", "--name", "run", out=tmp_path))
     assert output.count("written to") == 1 and "4/4 generated clips" in output, "the first rank's share, of six"
     record = json.loads((tmp_path / "run.json").read_text())
     assert stored(tmp_path) == stored(whole[0]) and comparable(record) == comparable(whole[1])
@@ -249,6 +260,61 @@ def test_clips_that_are_not_finite(place, tiny_run, tmp_path, capsys):
     torch.save(content, file)
     message = errors(place, capsys, tiny_run)
     assert "frame 0 is not finite" in message and "generated clip 0" in message
+
+
+@pytest.fixture(scope="module")
+def mirror(place):
+    """A protocol of reconstructions."""
+    asked = {"n_frames": FRAMES, "n_real": 6, "made": "reconstructions", "split": "test", "short": "repeat_last"}
+    path = place / "mirror.yaml"
+    path.write_text(yaml.safe_dump({**asked, "start_policy": "first", "metrics": ["rfvd", "psnr/clip"]}))
+    return path
+
+
+def reconstruct(place, mirror, run, *arguments, out):
+    """Runs the command; returns the record."""
+    assert main(line(place, run, "--protocol", mirror, *arguments, out=out)) == 0
+    (found,) = out.glob("*.json")
+    return json.loads(found.read_text())
+
+
+def test_reconstructions_of_held_out_clips(place, mirror, finished_run, tmp_path, monkeypatch, capsys):
+    record = reconstruct(place, mirror, finished_run, "--keep-samples", out=tmp_path)
+    assert set(record["metrics"]) == {"frechet_reconstruction_small/mirror", "psnr/clip/mirror"}
+    assert "6/6 reconstructed clips" in capsys.readouterr().out and "study" not in record
+    assert "trained on clips" not in record["note"]
+    assert record["settings"]["generated"]["settings"]["reconstructed"]["split"] == "test"
+    (entry,) = (e for key, e in record["metrics"].items() if key.startswith("psnr"))
+    assert entry["n"] == 6 and entry["low"] < entry["value"] < entry["high"]
+    assert "Reconstructed" in (tmp_path / "mirror.html").read_text()
+
+    # the number is what the model itself says
+    trained = open_trained(argparse.Namespace(run=str(finished_run), stage=None, weights="auto", device="cpu"))
+    data = DataBlock(stage_config(trained.file)["data"], "").build((SIDE, SIDE), FRAMES)
+    clips = RecordClips.of(data.whole_clips("test"))
+    chosen = Selection(clips, load_protocol(mirror)).real()
+    real = torch.stack([clips.clip(c.video, c.frames) for c in chosen])
+    with torch.no_grad():
+        made = to_uint8(trained.model.reconstruct({"video": to_float(real)}))
+    distances = ((made.double() - real.double()) / 255).square().flatten(1).mean(1)
+    assert entry["value"] == pytest.approx(float((-10 * distances.log10()).mean()), rel=1e-4)
+
+    # after a kill, the missing ones are made, here by two ranks; another part of the data is another protocol
+    store = next((tmp_path / "mirror").glob("samples-*"))
+    os.unlink(store / "000004.safetensors")
+    output = on_two_ranks(tmp_path, line(place, finished_run, "--protocol", mirror, "--keep-samples", out=tmp_path))
+    assert "5 of 6 clips are there already" in output
+    assert json.loads((tmp_path / "mirror.json").read_text())["metrics"] == record["metrics"]
+    train = reconstruct(place, mirror, finished_run, "--change", "split=train", "--clips", 4, out=tmp_path / "train")
+    assert set(train["metrics"]) == {key.replace("mirror", "mirror+split=train+n_real=4") for key in record["metrics"]}
+
+    # the newest stage that reconstructs is taken, and one that does not is said to be none
+    monkeypatch.setattr(vgen.video, "Reconstructs", LatentFlowAutoencoder)  # as if LFDM did not
+    first = reconstruct(place, mirror, finished_run, out=tmp_path / "first")
+    assert first["settings"]["generated"]["settings"]["model"]["stage"] == "autoencoder"
+    asked = ("--protocol", mirror)
+    assert "does not reconstruct clips" in errors(place, capsys, finished_run, *asked, "--stage", "diffusion")
+    assert "not sampled" in errors(place, capsys, finished_run, *asked, "--option", "steps=2")
 
 
 def test_a_small_detector_of_the_data_itself(place, finished_run, tmp_path, capsys):

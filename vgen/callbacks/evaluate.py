@@ -12,20 +12,24 @@ from vgen.callbacks.ema import averaged_weights
 from vgen.callbacks.sample_logger import evaluating
 from vgen.errors import UserError
 from vgen.metrics.cache import DEFAULT_FOLDER
-from vgen.metrics.catalogue import Role, metric_card
+from vgen.metrics.catalogue import Role, chosen_metrics
 from vgen.metrics.detectors import Detector
 from vgen.metrics.detectors.choice import OPENED, chosen_detectors
 from vgen.metrics.evaluation import compare
 from vgen.metrics.generated import ClipMaker, SampleStore, StoredClips, generate
+from vgen.metrics.pairs import Distances, lpips_distances
 from vgen.metrics.protocols import load_protocol
+from vgen.metrics.reconstructed import Reconstructions, StoredReconstructions
 from vgen.metrics.record import EvaluationRecord
 from vgen.metrics.selection import Selection
-from vgen.metrics.sources import RecordClips
-from vgen.video import Samples
+from vgen.metrics.sources import ClipSource, RecordClips
+from vgen.video import Reconstructs, Samples
 
 
 class Evaluate(Callback):
     """Every N steps: clips are generated with the averaged weights and measured, on all ranks.
+
+    Under a protocol of reconstructions (`made: reconstructions`), they are what the model makes of the real clips.
 
     The numbers go to the loggers by the names that they have everywhere (`fvd/stylegan_v_16`), and the whole record to
     `<run>/<stage>/evaluation/<protocol>/step_*.json`. Real clips come from the data of the stage, conditions from its
@@ -38,7 +42,7 @@ class Evaluate(Callback):
     Args:
         protocol: A name, or a YAML file of one's own.
         every_n_steps: Optimiser steps between two evaluations; one is always made at the end.
-        clips: Generated clips; None: as many as the protocol takes.
+        clips: Generated clips; None: as many as the protocol takes. There is one reconstruction for each real clip.
         real_clips: Real clips; None: as many as the protocol takes.
         metrics: Instead of the protocol's.
         detectors: Other networks than the published ones, by role: `{i3d: random}`, or a file (see `vgen evaluate
@@ -72,20 +76,24 @@ class Evaluate(Callback):
         changes = {name: value for name, value in (("n_real", real_clips), ("n_fake", clips)) if value is not None}
         self.protocol = load_protocol(protocol).but(**changes)
         self.metrics = tuple(metrics or self.protocol.metrics)
-        self.roles = [metric_card(name).role for name in self.metrics]
+        cards, self.scores = chosen_metrics(self.metrics, self.protocol)
+        self.roles = [card.role for card in cards]
         self.every_n_steps, self.batch, self.seed, self.options = every_n_steps, batch, seed, options
         self.choices = cast(dict[Role, str], dict(detectors or {}))
         if unknown := [role for role in self.choices if role not in OPENED]:
             raise UserError(f"no detector {unknown[0]!r} that could be another", "Evaluate.detectors")
         self.conditions, self.floor, self.cache = conditions, floor, cache
         self._detectors: dict[Role, Detector] = {}
+        self._lpips: Distances = {}
         self._real: RecordClips | None = None
         self._last = -1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Opens the networks and looks for real clips, while a mistake is cheap."""
-        if not isinstance(pl_module, Samples):
-            rank_zero_info(f"Evaluate: {type(pl_module).__name__} does not generate clips; nothing to measure")
+        samples = self.protocol.made == "samples"
+        if not isinstance(pl_module, Samples if samples else Reconstructs):
+            does = "generate" if samples else "reconstruct"
+            rank_zero_info(f"Evaluate: {type(pl_module).__name__} does not {does} clips; nothing to measure")
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
@@ -99,6 +107,7 @@ class Evaluate(Callback):
             raise UserError(what, f"Evaluate, protocol {self.protocol.name}")
         with isolate_rng():  # networks are built with random weights before theirs are loaded
             self._detectors = chosen_detectors(self.roles, self.choices, self.protocol, self.batch)
+            self._lpips = lpips_distances(self.scores)
         for detector in self._detectors.values():
             detector.check_frames(self.protocol.n_frames)
 
@@ -128,8 +137,8 @@ class Evaluate(Callback):
                 rank_zero_warn(f"Evaluate: no numbers at step {self._last}: {error}")
                 return
             finally:
-                for detector in self._detectors.values():
-                    detector.cpu()  # the training needs the device's memory
+                for network in (*self._detectors.values(), *self._lpips.values()):
+                    network.cpu()  # the training needs the device's memory
         if trainer.is_global_zero:
             record.write(folder / f"step_{self._last:08d}.json")
         for logger in trainer.loggers:
@@ -138,25 +147,36 @@ class Evaluate(Callback):
     def _record(self, trainer: Trainer, pl_module: LightningModule, folder: Path) -> EvaluationRecord:
         protocol, real = self.protocol, self._real
         assert real is not None
-        span = (protocol.n_frames - 1) * protocol.fake_stride + 1
-        frames = max(span, protocol.least_frames or 0) if protocol.fake_stride > 1 else span
-        count = (protocol.n_fake or len(Selection(real, protocol).real())) * protocol.trials
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        maker = ClipMaker(pl_module, frames, self.seed, self.options, data, self.conditions)
+        make: ClipMaker | Reconstructions
+        if protocol.made == "reconstructions":
+            make = Reconstructions(pl_module, real, protocol)
+            count = len(make.clips)
+        else:
+            span = (protocol.n_frames - 1) * protocol.fake_stride + 1
+            frames = max(span, protocol.least_frames or 0) if protocol.fake_stride > 1 else span
+            count = (protocol.n_fake or len(Selection(real, protocol).real())) * protocol.trials
+            data = trainer.datamodule  # type: ignore[attr-defined]
+            make = ClipMaker(pl_module, frames, self.seed, self.options, data, self.conditions)
         facts = {"model": {"class": type(pl_module).__name__, "step": self._last, "weights": "ema where there are any"}}
-        settings = {**facts, "options": self.options or {}, **maker.settings}
+        settings = {**facts, "options": self.options or {}, **make.settings}
         store = SampleStore(folder, settings, protocol.quantise)
         try:
             with evaluating(trainer, pl_module), averaged_weights(trainer, pl_module):
-                generate(store, count, self.batch, maker, in_step=True)
+                generate(store, count, self.batch, make, in_step=True)
+            made: ClipSource
+            if isinstance(make, Reconstructions):
+                made = StoredReconstructions(store, make)
+            else:
+                made = StoredClips(store, count)
             return compare(
                 real,
-                StoredClips(store, count),
+                made,
                 protocol,
                 self.metrics,
                 self._detectors,
                 pl_module.device,
                 batch=self.batch,
+                lpips=self._lpips,
                 floor=self.floor,
                 cache=self.cache,
             )

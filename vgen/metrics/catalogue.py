@@ -1,6 +1,6 @@
 """The metrics that `vgen.metrics.evaluation` knows by name: what each needs, and what its number is called."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from vgen.metrics.distribution import (
     VideoInceptionScore,
 )
 from vgen.metrics.features import FeatureMetric
+from vgen.metrics.pairs import PAIR_SCORES
 from vgen.metrics.protocols import Protocol
 
 Role = Literal["i3d", "c3d", "inception", "videomae", "clip", "dino", "flickering", "dynamics", "smoothness"]
@@ -32,7 +33,7 @@ class MetricCard:
         role: Which detector it reads.
         build: Makes it for a protocol.
         compares: Whether it looks at real clips: then it has a real-against-real floor.
-        paired: Whether generated clips have to be reconstructions of the real ones.
+        paired: Whether generated clips have to be reconstructions of the real ones, as for `PAIR_SCORES`.
     """
 
     name: str
@@ -98,13 +99,26 @@ METRICS = {
 }
 
 
-def metric_card(name: str) -> MetricCard:
-    """The card of a metric.
+def chosen_metrics(names: Iterable[str], protocol: Protocol) -> tuple[list[MetricCard], list[str]]:
+    """The metrics of two sets of clips, and the scores of single pairs of clips, among some names.
 
     Raises:
-        UserError: No such metric.
+        UserError: No such metric; one of reconstructions where the protocol compares other clips.
     """
-    if name not in METRICS:
-        hint = did_you_mean(name, METRICS) or f"there are: {', '.join(METRICS)}"
-        raise UserError(f"no metric {name!r}", where="metrics", hint=hint)
-    return METRICS[name]
+    cards, scores = list[MetricCard](), list[str]()
+    for name in names:
+        if name not in METRICS and name not in PAIR_SCORES:
+            known = (*METRICS, *PAIR_SCORES)
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
+            raise UserError(f"no metric {name!r}", where="metrics", hint=hint)
+        if (name in PAIR_SCORES or METRICS[name].paired) and protocol.made != "reconstructions":
+            raise UserError(
+                f"{name} compares reconstructions with what they were made from",
+                f"protocol {protocol.name}",
+                "take a protocol that has made: reconstructions",
+            )
+        if name in METRICS:
+            cards.append(METRICS[name])
+        else:
+            scores.append(name)
+    return cards, scores

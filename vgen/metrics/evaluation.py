@@ -19,7 +19,7 @@ from torch import Tensor
 from vgen.errors import UserError
 from vgen.metrics.bootstrap import bootstrap_interval
 from vgen.metrics.cache import FeatureCache
-from vgen.metrics.catalogue import CLIPSIM, MetricCard, Role, metric_card
+from vgen.metrics.catalogue import CLIPSIM, MetricCard, Role, chosen_metrics
 from vgen.metrics.consistency import EmbeddingMetric, clip_similarity
 from vgen.metrics.detectors.base import Detector
 from vgen.metrics.detectors.image import ClipDetector
@@ -27,6 +27,7 @@ from vgen.metrics.detectors.motion import Dynamics, Flickering, Smoothness
 from vgen.metrics.detectors.opening import open_detector, open_flow
 from vgen.metrics.distribution import ConditionalFVD, VideoInceptionScore
 from vgen.metrics.features import FeatureMetric, Features
+from vgen.metrics.pairs import Distances, lpips_distances, score_pairs
 from vgen.metrics.passes import FeaturePasses, Progress, Set
 from vgen.metrics.per_clip import group_numbers
 from vgen.metrics.protocols import Protocol, load_protocol
@@ -53,7 +54,7 @@ def compare(
     *,
     batch: int = 16,
     workers: int = 0,
-    paired: bool = False,
+    lpips: Distances | None = None,
     floor: bool = True,
     cache: str | Path | FeatureCache | None = None,
     progress: Progress | None = None,
@@ -63,16 +64,17 @@ def compare(
 
     Args:
         real: Videos of the data set.
-        fake: Generated videos; the protocol takes the first ones.
+        fake: Generated videos; the protocol takes the first ones. Where it has `made: reconstructions`, those of the
+            real videos of the same names: the same windows of both are compared.
         protocol: One of `protocol_names()`, a YAML file, or a `Protocol`.
-        metrics: Names of `vgen.metrics.catalogue.METRICS`; None takes those of the protocol.
+        metrics: Names of `vgen.metrics.catalogue.METRICS` and, of reconstructions, `vgen.metrics.pairs.PAIR_SCORES`;
+            None takes those of the protocol.
         detectors: Networks by role, such as `{"i3d": SmallDetector(...)}`, instead of the published files. Numbers are
             named after what they rest on.
         device: Where the networks run.
         batch: Clips that are read at once, and that pass the networks opened here.
         workers: Threads that read ahead.
-        paired: Generated videos are reconstructions of the real ones of the same names: the same windows of both are
-            compared (`rfvd`).
+        lpips: Networks of LPIPS by backbone, instead of those that belong to the files.
         floor: Also compare real with real clips, at the same counts.
         cache: Folder for the features of real clips.
         progress: Told what is read, and how many clips of how many are done on this rank.
@@ -89,8 +91,8 @@ def compare(
         raise UserError(f"at least one clip is read at once, not {batch}", where="batch")
     if not isinstance(protocol, Protocol):
         protocol = load_protocol(protocol)
-    comparison = _Comparison({"real": real, "generated": fake}, protocol, metrics, paired)
-    comparison.open(dict(detectors or {}), torch.device(device), batch, workers, cache, progress)
+    comparison = _Comparison({"real": real, "generated": fake}, protocol, metrics)
+    comparison.open(dict(detectors or {}), lpips, torch.device(device), batch, workers, cache, progress)
     entries = comparison.measure()
     if floor:
         comparison.measure_floor(entries)
@@ -103,20 +105,18 @@ class _Comparison:
     """One comparison under way."""
 
     passes: FeaturePasses
+    distances: Distances
 
-    def __init__(
-        self, sources: Mapping[Set, ClipSource], protocol: Protocol, metrics: Sequence[str] | None, paired: bool
-    ) -> None:
-        self.sources, self.paired, self.warnings = sources, paired, list[str]()
+    def __init__(self, sources: Mapping[Set, ClipSource], protocol: Protocol, metrics: Sequence[str] | None) -> None:
+        self.sources, self.warnings = sources, list[str]()
+        self.paired = protocol.made == "reconstructions"
         for what, source in sources.items():
             if len(source) < 2:
                 found = "no video" if len(source) == 0 else "one video only"
                 raise UserError(f"{found} in the {what} set: a distribution needs more", where=f"{what} videos")
         self.protocol = self._fitted(protocol.of(sources["real"].data))
-        self.cards = [metric_card(name) for name in metrics or protocol.metrics]
+        self.cards, self.scores = chosen_metrics(metrics or protocol.metrics, protocol)
         for card in self.cards:
-            if card.paired and not paired:
-                raise UserError(f"{card.name} compares reconstructions with what they were made from", where="paired")
             for what, source in sources.items():
                 field = _METADATA.get(card.name)
                 if field is not None and getattr(source, field) is None and (card.compares or what == "generated"):
@@ -148,6 +148,7 @@ class _Comparison:
     def open(
         self,
         given: dict[Role, Detector],
+        lpips: Distances | None,
         device: torch.device,
         batch: int,
         workers: int,
@@ -169,6 +170,7 @@ class _Comparison:
             if detector.identity.kind != "published":
                 name = detector.identity.name
                 self._warn(f"{role} is the {detector.identity.kind} network {name}: no published number compares")
+        self.distances = lpips_distances(self.scores, lpips)
 
     def _opened(self, role: Role, batch: int) -> Detector:
         if role == "flickering":
@@ -203,18 +205,37 @@ class _Comparison:
                 self.counts[what] = len(clips)
             fake = self._features("generated", lists["generated"], list(self.passes.detectors))
             real = self._features("real", lists["real"], self._comparing())
-            trials.append(
-                {
-                    card.name: self._clipsim(fake[card.role], lists["generated"])
+            values = {
+                self._key(card): self._entry(
+                    card,
+                    self._clipsim(fake[card.role], lists["generated"])
                     if card is CLIPSIM
-                    else self._value(card, real.get(card.role), fake[card.role])
-                    for card in self.cards
-                }
-            )
+                    else self._value(card, real.get(card.role), fake[card.role]),
+                )
+                for card in self.cards
+            }
+            trials.append(values | self._pairs(lists))
         fewest = min(self.counts.values()) if self._comparing() else self.counts["generated"]
-        if fewest < FEW_CLIPS:
+        if self.cards and fewest < FEW_CLIPS:
             self._warn(f"only {fewest} clips: below {FEW_CLIPS} the bias of such numbers is large (see the floor)")
-        return {self._key(card): self._entry(card, [trial[card.name] for trial in trials]) for card in self.cards}
+        return {key: _averaged([trial[key] for trial in trials]) for key in trials[0]}
+
+    def _pairs(self, clips: Mapping[Set, list[ClipRef]]) -> dict[str, dict[str, Any]]:
+        """The entries of the scores of pairs."""
+        if not self.scores:
+            return {}
+        readers, progress = self.passes.readers, self.passes.progress
+        found = score_pairs(
+            (readers["generated"], readers["real"]),
+            (clips["generated"], clips["real"]),
+            self.sources["real"].subjects,
+            self.scores,
+            self.distances,
+            self.passes.device,
+            self.passes.batch,
+            None if progress is None else lambda done, total: progress("paired", done, total),
+        )
+        return {f"{name}/{self.protocol.name}": {**entry, "n_real": entry["n"]} for name, entry in found.items()}
 
     def _generated(self, trial: int) -> list[ClipRef]:
         if not self.paired:
@@ -281,15 +302,9 @@ class _Comparison:
         numbers = dict(zip(group_numbers(names, len(names)).tolist(), names, strict=True))
         return {numbers[number]: value for number, value in metric.per_group.items()}
 
-    def _entry(self, card: MetricCard, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    def _entry(self, card: MetricCard, found: dict[str, Any]) -> dict[str, Any]:
         n = {"n": self.counts["generated"], "n_real": self.counts["real"] if card.compares else 0}
-        entry = {**trials[0], **n, "unit": "", "detector": self.passes.detectors[card.role].identity.to_dict()}
-        if len(trials) > 1:
-            values = torch.tensor([trial["value"] for trial in trials], dtype=torch.float64)
-            mean, std = float(values.mean()), float(values.std())
-            reach = 1.96 * std / len(trials) ** 0.5
-            entry |= {"value": mean, "std": std, "low": mean - reach, "high": mean + reach, "trials": values.tolist()}
-        return entry
+        return {**found, **n, "unit": "", "detector": self.passes.detectors[card.role].identity.to_dict()}
 
     def record(self, entries: dict[str, dict[str, Any]]) -> EvaluationRecord:
         """The record of this comparison."""
@@ -308,6 +323,17 @@ class _Comparison:
             "versions": versions(),
         }
         return EvaluationRecord(self.protocol.name, entries, settings, tuple(self.warnings))
+
+
+def _averaged(trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """The entry of a metric over all trials."""
+    if len(trials) == 1:
+        return trials[0]
+    values = torch.tensor([trial["value"] for trial in trials], dtype=torch.float64)
+    mean, std = float(values.mean()), float(values.std())
+    reach = 1.96 * std / len(trials) ** 0.5
+    own = {"value": mean, "std": std, "low": mean - reach, "high": mean + reach, "trials": values.tolist()}
+    return {**trials[0], **own}
 
 
 def _interval(values: Tensor, subjects: Tensor) -> dict[str, float]:

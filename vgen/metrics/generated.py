@@ -136,6 +136,29 @@ class SampleStore:
         stored = {"video": video.contiguous()}
         write_atomic(self.path(number), lambda path: save_file(stored, path, {"facts": json.dumps(dict(sample.facts))}))
 
+    def open(self, number: int) -> Any:
+        """Opens the file of a clip, for a `with` block.
+
+        Raises:
+            UserError: It is damaged, or not there.
+        """
+        path = self.path(number)
+        try:
+            return safe_open(path, "pt")
+        except Exception as error:  # safetensors raises its own and those of the disk
+            hint = "delete it: the same command makes it again"
+            raise UserError(f"the generated clip cannot be read: {error}", str(path), hint) from error
+
+    def read(self, number: int) -> Tensor:
+        """A clip (C, T, H, W), as it is stored.
+
+        Raises:
+            UserError: Its file is damaged, or not there.
+        """
+        with self.open(number) as file:
+            video: Tensor = file.get_tensor("video")
+        return video
+
     def describe(self) -> None:
         """Writes what the clips are, for people."""
         write_json(self.folder / "settings.json", self.settings)
@@ -221,7 +244,7 @@ class StoredClips:
         self.lengths: list[int] = []
         facts = []
         for number in range(n):
-            with self._open(number) as file:
+            with store.open(number) as file:
                 self.lengths.append(file.get_slice("video").get_shape()[1])
                 facts.append(json.loads(file.metadata()["facts"]))
         self.labels = [int(fact["label"]) for fact in facts] if all("label" in fact for fact in facts) else None
@@ -234,14 +257,4 @@ class StoredClips:
 
     def clip(self, number: int, frames: Sequence[int]) -> Tensor:
         """See `ClipSource`."""
-        with self._open(number) as file:
-            video: Tensor = file.get_tensor("video")
-        return video[:, list(frames)]
-
-    def _open(self, number: int) -> Any:
-        path = self.store.path(number)
-        try:
-            return safe_open(path, "pt")
-        except Exception as error:  # safetensors raises its own and those of the disk
-            hint = "delete it: the same command makes it again"
-            raise UserError(f"the generated clip cannot be read: {error}", str(path), hint) from error
+        return self.store.read(number)[:, list(frames)]

@@ -1,6 +1,7 @@
 """PSNR, SSIM and LPIPS of reconstructions, each under its convention."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from vgen.errors import UserError, did_you_mean
 from vgen.metrics.bootstrap import bootstrap_interval
 from vgen.metrics.consistency import PixelScore
+from vgen.metrics.detectors.base import PIXELS
 from vgen.metrics.features import Features
 from vgen.metrics.frames import psnr, ssim
 from vgen.metrics.per_clip import separate
@@ -20,6 +22,8 @@ from vgen.metrics.selection import ClipRef
 from vgen.metrics.sources import ClipSource
 from vgen.nn.lpips import LPIPSBackbone as Backbone
 
+#: Networks of LPIPS by backbone.
+Distances = Mapping[Backbone, LPIPSDistance]
 # Per-clip scores (B,) of two batches (B, C, T, H, W) in [0, 1], by name and convention.
 FRAME_SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "psnr/frame": lambda made, real: psnr(made, real).mean(1),
@@ -35,13 +39,28 @@ LPIPS_SCORES: dict[str, tuple[Backbone, LPIPSConvention]] = {
     "lpips/vgg": ("vgg", "mean"),
     "lpips/vgg_spatial": ("vgg", "spatial"),
 }
+PAIR_SCORES = (*FRAME_SCORES, *LPIPS_SCORES)
+
+
+def lpips_distances(metrics: Iterable[str], given: Distances | None = None) -> Distances:
+    """The networks that some metrics need, by backbone: given ones, the others from their files.
+
+    Raises:
+        UserError: A missing backbone.
+    """
+    found = dict(given or {})
+    for name in metrics:
+        net = LPIPS_SCORES[name][0] if name in LPIPS_SCORES else None
+        if net is not None and net not in found:
+            found[net] = LPIPSDistance(net)
+    return found
 
 
 def compare_pairs(
     real: ClipSource,
     made: ClipSource,
     metrics: Sequence[str] = ("psnr/frame", "ssim/gaussian"),
-    lpips: Mapping[Backbone, LPIPSDistance] | None = None,
+    lpips: Distances | None = None,
     device: torch.device | str = "cpu",
     *,
     quantise: Quantise = "round",
@@ -67,29 +86,17 @@ def compare_pairs(
         UserError: Unknown metric, no pairs, a video without its counterpart, differing sizes, NaN frames, a missing
             backbone.
     """
-    known = [*FRAME_SCORES, *LPIPS_SCORES]
     for name in metrics:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"there are: {', '.join(known)}"
+        if name not in PAIR_SCORES:
+            hint = did_you_mean(name, PAIR_SCORES) or f"there are: {', '.join(PAIR_SCORES)}"
             raise UserError(f"no metric of pairs {name!r}", where="metrics", hint=hint)
     pairs = _pairs(real, made)
     readers = (ClipReader(made, quantise, "generated", workers), ClipReader(real, quantise, "real", workers))
     for reader, clips in zip(readers, pairs, strict=True):
         reader.read(clips[0])
     same_size(readers[1].shape, readers[0].shape)
-    distances = dict(lpips or {})
-    for name in metrics:
-        if name in LPIPS_SCORES and LPIPS_SCORES[name][0] not in distances:
-            distances[LPIPS_SCORES[name][0]] = LPIPSDistance(LPIPS_SCORES[name][0])
-    for distance in distances.values():
-        distance.to(device)
-    values = _scores(readers, pairs, real.subjects, metrics, distances, torch.device(device), batch)
-    entries = {}
-    for column, name in enumerate(metrics):
-        low, high = bootstrap_interval(values.values[:, column], separate(values.subject))
-        unit = "dB" if name.startswith("psnr") else ""
-        value = float(values.values[:, column].mean())
-        entries[_called(name, distances)] = {"value": value, "low": low, "high": high, "n": len(values), "unit": unit}
+    distances = lpips_distances(metrics, lpips)
+    entries = score_pairs(readers, pairs, real.subjects, metrics, distances, torch.device(device), batch)
     settings = {
         "real": described(real),
         "generated": described(made),
@@ -100,10 +107,49 @@ def compare_pairs(
     return EvaluationRecord("pairs", entries, settings)
 
 
-def _called(name: str, distances: Mapping[Backbone, LPIPSDistance]) -> str:
-    if name in LPIPS_SCORES and distances[LPIPS_SCORES[name][0]].random_init:
-        return name.replace("lpips/", "lpips_random/")
-    return name
+def score_pairs(
+    readers: tuple[ClipReader, ClipReader],
+    pairs: tuple[Sequence[ClipRef], Sequence[ClipRef]],
+    subjects: Sequence[str] | None,
+    metrics: Sequence[str],
+    distances: Distances,
+    device: torch.device,
+    batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Entries of a record: mean of each score over all pairs, with its interval.
+
+    Args:
+        readers: Of the reconstructions and of the originals.
+        pairs: Clips of both, in the same order.
+        subjects: Of the videos of the originals, for the interval.
+        metrics: Of `PAIR_SCORES`.
+        distances: Those that `lpips_distances` gives.
+        device: Where to compute.
+        batch: Pairs at once.
+        progress: Told how many pairs of how many are done on this rank.
+
+    Returns:
+        By the name that each number deserves: `lpips_random` where the network has seen nothing.
+    """
+    for distance in distances.values():
+        distance.to(device)
+    found = _scores(readers, pairs, subjects, metrics, distances, device, batch, progress)
+    entries = {}
+    for column, name in enumerate(metrics):
+        values = found.values[:, column]
+        low, high = bootstrap_interval(values, separate(found.subject))
+        identity = distances[LPIPS_SCORES[name][0]].identity if name in LPIPS_SCORES else PIXELS
+        called = name.replace("lpips/", "lpips_random/") if identity.kind == "random" else name
+        entries[called] = {
+            "value": float(values.mean()),
+            "low": low,
+            "high": high,
+            "n": len(found),
+            "unit": "dB" if name.startswith("psnr") else "",
+            "detector": identity.to_dict(),
+        }
+    return entries
 
 
 def _pairs(real: ClipSource, made: ClipSource) -> tuple[list[ClipRef], list[ClipRef]]:
@@ -134,17 +180,19 @@ def _bounded(scores: Tensor, name: str) -> Tensor:
 
 def _scores(
     readers: tuple[ClipReader, ClipReader],
-    pairs: tuple[list[ClipRef], list[ClipRef]],
+    pairs: tuple[Sequence[ClipRef], Sequence[ClipRef]],
     subjects: Sequence[str] | None,
     metrics: Sequence[str],
-    distances: Mapping[Backbone, LPIPSDistance],
+    distances: Distances,
     device: torch.device,
     batch: int,
+    progress: Callable[[int, int], None] | None,
 ) -> Features:
     """(N, metrics) scores of all pairs from all ranks, in order."""
     rank, size = rank_and_size()
     starts = range(0, len(pairs[0]), batch)
     mine = [range(start, min(start + batch, len(pairs[0]))) for start in starts][rank::size]
+    total, done = sum(len(numbers) for numbers in mine), 0
     gathered = PixelScore().to(device)
     error: Exception | None = None
     try:
@@ -160,6 +208,9 @@ def _scores(
                     columns.append(distances[net](made, real, convention).mean(1))
             subject = None if subjects is None else [subjects[pairs[1][number].video] for number in numbers]
             gathered.update(torch.stack(columns, 1), False, torch.tensor(list(numbers)), None, subject)
+            done += len(numbers)
+            if progress is not None:
+                progress(done, total)
     except Exception as raised:  # raised again below, on all ranks: the others would wait for this one
         error = raised
     raise_together(error)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vgen.metrics.detectors import recipe, registry
-from vgen.metrics.detectors.base import full_precision
+from vgen.metrics.detectors.base import Identity, full_precision, state_hash
 from vgen.metrics.per_clip import PerClipMetric
 from vgen.nn.lpips import LPIPSBackbone as Backbone
 from vgen.nn.lpips import backbone_names, load_backbone, lpips_network
@@ -44,7 +44,9 @@ class LPIPSDistance(nn.Module):
             load_backbone(self.network, {name: filled[f"{net}/{key}"] for key, name in names.items()})
         else:
             load_backbone(self.network, read_official(file))
-        self.net, self.random_init = net, random_init
+        self.net = net
+        # of the parameters: the heads and the backbone are two files
+        self.identity = Identity(f"lpips_{net}", "random" if random_init else "published", state_hash(self.network))
         self.eval().requires_grad_(False)
 
     @torch.no_grad()

@@ -44,7 +44,7 @@ class EvaluationRecord:
         for key, metric in self.metrics.items():
             found[key] = float(metric["value"])
             if "floor" in metric:
-                name, _, protocol = key.partition("/")
+                name, _, protocol = key.rpartition("/")
                 found[f"{name}_floor/{protocol}"] = float(metric["floor"]["value"])
         return found
 
@@ -67,7 +67,7 @@ class EvaluationRecord:
         """One line per metric, in full precision, under a line of names; a cell that does not apply is empty."""
         rows = []
         for key, metric in self.metrics.items():
-            name, _, protocol = key.partition("/")
+            name, _, protocol = key.rpartition("/")
             flat = {**metric, "metric": name, "protocol": protocol, "floor": metric.get("floor", {}).get("value")}
             flat["detector"] = metric["detector"]["name"]
             flat["detector_kind"], flat["detector_sha256"] = metric["detector"]["kind"], metric["detector"]["sha256"]

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from vgen.errors import UserError
 from vgen.metrics.bootstrap import frechet_interval
-from vgen.metrics.catalogue import metric_card
+from vgen.metrics.catalogue import METRICS
 from vgen.metrics.control import ClassControl
 from vgen.metrics.detectors.base import SmallDetector
 from vgen.metrics.detectors.compact import (
@@ -119,7 +119,7 @@ class Judge:
     def __init__(self, detector: SmallDetector, real: Tensor, other_real: Tensor) -> None:
         self.detector = detector
         self.real = self._features(real)
-        self.name = metric_card("fvd").called(detector.identity.kind)
+        self.name = METRICS["fvd"].called(detector.identity.kind)
         floor = float(FVD().score(self.real, self._features(other_real)))
         self.floor = {"value": floor, "n_real": len(real), "n_fake": len(other_real), "sets": "disjoint videos"}
         self.real_diversity = float(Diversity().score(None, self.real))

@@ -65,7 +65,7 @@ def render_evaluation(record: Mapping[str, Any], pictures: Pictures, name: str) 
     study = record.get("study")
     found = {
         "Figures": _figures(record),
-        "Samples": _grids(pictures, media),
+        "Samples": _grids(pictures, media, record["settings"]["protocol"]["made"]),
         "Memorisation": _memorisation(study, pictures, media) if study else None,
         "Diversity": _diversity(study["diversity"]) if study else None,
         "Settings": _settings(record),
@@ -117,9 +117,9 @@ def _player(clip: Shown, fps: float, media: Media) -> Markup:
     return tag("figure", video, tag("figcaption", clip.caption), class_="clip")
 
 
-def _grids(pictures: Pictures, media: Media) -> Markup | None:
-    blocks = []
-    for title, clips in (("Generated", pictures.generated), ("Real", pictures.real)):
+def _grids(pictures: Pictures, media: Media, made: str) -> Markup | None:
+    blocks, first = [], "Reconstructed" if made == "reconstructions" else "Generated"
+    for title, clips in ((first, pictures.generated), ("Real", pictures.real)):
         if clips:
             cells = [_player(clip, pictures.fps, media) for clip in clips]
             blocks.append(tag("div", tag("h3", title), tag("div", cells, class_="videos"), class_="card"))

@@ -12,6 +12,11 @@ from tests.mechanics.toy import ToyAutoencoder, ToyDiffusion, ToyNetwork
 from tests.tiny_detector import write_classifier
 from vgen.callbacks import EMA, Evaluate, MetricsCSV
 from vgen.errors import UserError
+from vgen.metrics import load_protocol
+from vgen.metrics.frames import psnr
+from vgen.metrics.selection import Selection
+from vgen.metrics.sources import RecordClips
+from vgen.video import to_float, to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +124,22 @@ def test_counts_are_part_of_the_name(trainer, two_stage, data, evaluate, tmp_pat
     trainer(evaluate(every=4, clips=2, real_clips=3, floor=False)).fit(two_stage, datamodule=data)
     name = "toy+n_real=3+n_fake=2"
     assert set(records(tmp_path, name)[4]["metrics"]) == {f"frechet_small/{name}", f"vb_temporal_flickering/{name}"}
+
+
+def test_reconstructions_of_a_first_stage(trainer, model, data, detector, tmp_path):
+    path = tmp_path / "mirror.yaml"
+    path.write_text("n_frames: 2\nn_real: 5\nmade: reconstructions\nsplit: train\nmetrics: [rfvd, psnr/clip]\n")
+    measured = Evaluate(str(path), 4, detectors={"i3d": detector}, cache=None, batch=2)
+    trainer(measured, max_steps=4).fit(model, datamodule=data)
+    (record,) = records(tmp_path, "mirror").values()
+    assert record["metrics"]["frechet_reconstruction_small/mirror"]["n"] == 5
+    clips = RecordClips.of(data.whole_clips("train"))
+    chosen = Selection(clips, load_protocol(path)).real()
+    real = torch.stack([clips.clip(clip.video, clip.frames) for clip in chosen])
+    made = to_uint8(model.eval().reconstruct({"video": to_float(real)}))
+    expected = psnr(made / 255, real / 255, "clip").mean()
+    assert record["metrics"]["psnr/clip/mirror"]["value"] == pytest.approx(float(expected), rel=1e-6)
+    assert not list(tmp_path.rglob("samples-*"))
 
 
 def test_mistakes_come_before_the_first_step(trainer, model, two_stage, data, evaluate, protocol, tmp_path, caplog):

@@ -1,5 +1,6 @@
 """Comparing two sets of clips: names, records, floor, cache, digits, and what is refused."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from vgen.metrics.evaluation import compare
 from vgen.metrics.pairs import compare_pairs
 from vgen.metrics.perceptual import LPIPSDistance
 from vgen.metrics.reading import to_pixels
+from vgen.metrics.selection import Selection
 from vgen.metrics.sources import TensorClips
 from vgen.video import to_float
 
@@ -177,14 +179,41 @@ def test_inception_score_reads_logits(real, fake):
 
 
 def test_reconstructions_are_compared_with_their_own_windows(real):
-    made, protocol = TensorClips(real.videos.flip(0), names=list(real.ids)[::-1]), replace(PROTOCOL, metrics=("rfvd",))
-    record = run(real, made, protocol, paired=True)
+    made = TensorClips(real.videos.flip(0), names=list(real.ids)[::-1])
+    protocol = replace(PROTOCOL, made="reconstructions", metrics=("rfvd",))
+    record = run(real, made, protocol)
     entry = record.metrics["frechet_reconstruction_small/tiny"]
     assert abs(entry["value"]) < 1e-12 and entry["n"] == entry["n_real"] == 10
-    with pytest.raises(UserError, match="rfvd compares reconstructions"):
-        run(real, real, protocol)
+    for name in ("rfvd", "psnr/clip"):
+        with pytest.raises(UserError, match=f"{name} compares reconstructions"):
+            run(real, real, replace(PROTOCOL, metrics=(name,)))
     with pytest.raises(UserError, match="no reconstruction of that name"):
-        run(real, TensorClips(real.videos[:3]), PROTOCOL, paired=True)
+        run(real, TensorClips(real.videos[:3]), protocol)
+
+
+def test_a_protocol_of_reconstructions_also_scores_pairs(real):
+    made = TensorClips((real.videos.float() * 0.9).to(torch.uint8), names=real.ids)
+    names = ("rfvd", "psnr/clip", "ssim/gaussian", "lpips/alex")
+    protocol = replace(PROTOCOL, n_frames=6, made="reconstructions", metrics=names)
+    sides = [replace(side, videos=side.videos.repeat(1, 1, 1, 4, 4)[:4]) for side in (real, made)]
+    sides = [replace(side, names=list(real.ids)[:4]) for side in sides]
+    told, distance = [], {"alex": LPIPSDistance("alex", random_init=True)}
+    record = run(*sides, protocol, lpips=distance, batch=3, floor=False, progress=lambda *done: told.append(done))
+    keys = ("frechet_reconstruction_small", "psnr/clip", "ssim/gaussian", "lpips_random/alex")
+    assert list(record.metrics) == [f"{key}/tiny" for key in keys] and ("paired", 4, 4) in told
+    selection = Selection(sides[0], protocol)
+    windows = [[side.clip(c.video, c.frames) for c in selection.real()] for side in sides]
+    whole = compare_pairs(*(TensorClips(clips) for clips in windows), names[1:], distance)
+    for key, entry in whole.metrics.items():
+        assert record.metrics[f"{key}/tiny"] == {**entry, "n_real": 4}
+    rows = list(csv.DictReader(record.csv().splitlines()))
+    assert [(row["metric"], row["protocol"]) for row in rows] == [(key, "tiny") for key in keys]
+    assert [row["detector"] for row in rows[1:]] == ["pixels", "pixels", "lpips_alex"]
+    assert record.numbers()["psnr/clip/tiny"] == whole.metrics["psnr/clip"]["value"]
+    averaged = run(*sides, replace(protocol, n_real=2, trials=3, metrics=("psnr/clip",)), floor=False)
+    entry = averaged.metrics["psnr/clip/tiny"]
+    assert len(entry["trials"]) == 3 and entry["value"] == pytest.approx(sum(entry["trials"]) / 3)
+    assert not averaged.warnings, "no distribution, and so no bias of few clips"
 
 
 def test_pairs(real):

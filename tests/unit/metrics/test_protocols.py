@@ -5,10 +5,11 @@ import pytest
 from vgen.errors import UserError
 from vgen.metrics import Protocol, load_protocol, protocol_names
 from vgen.metrics.catalogue import METRICS
+from vgen.metrics.pairs import PAIR_SCORES
 
 NAMES = (
-    "cdfvd_128 cdfvd_16 digan lfdm_40 mcvd pvdm pvdm_train16 stylegan_v_128 stylegan_v_128_s8 stylegan_v_16 tats "
-    "videogpt_bair"
+    "cdfvd_128 cdfvd_16 digan lfdm_40 mcvd pvdm pvdm_reconstruction pvdm_train16 reconstruction_16 stylegan_v_128 "
+    "stylegan_v_128_s8 stylegan_v_16 tats videogpt_bair"
 ).split()
 
 
@@ -16,7 +17,8 @@ def test_the_shipped_protocols():
     assert protocol_names() == NAMES
     for name in NAMES:
         protocol = load_protocol(name)
-        assert protocol.name == name and protocol.source and set(protocol.metrics) <= set(METRICS)
+        assert protocol.name == name and protocol.source and set(protocol.metrics) <= {*METRICS, *PAIR_SCORES}
+        assert (protocol.made == "reconstructions") == ("reconstruction" in name)
     v, tats = load_protocol("stylegan_v_16"), load_protocol("tats")
     assert (v.n_real, v.n_fake, v.n_frames, v.stride, v.eps, v.cov) == (2048, 2048, 16, 1, 1e-3, "biased")
     assert (v.spatial, v.quantise, v.start_policy, v.per_video) == ("stretch", "round", "random", "one")

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from vgen.cli.trained import Trained
     from vgen.metrics.catalogue import Role
     from vgen.metrics.detectors import Detector
-    from vgen.metrics.generated import SampleStore
+    from vgen.metrics.generated import ClipMaker, SampleStore
+    from vgen.metrics.pairs import Distances
     from vgen.metrics.protocols import Protocol
+    from vgen.metrics.reconstructed import Reconstructions
     from vgen.metrics.sources import ClipSource
     from vgen.metrics.study import Compared, Study
 
@@ -48,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     protocol = load_protocol(args.protocol)
     changes = key_values(args.change, "--change")
     if args.clips is not None:
-        changes["n_fake"] = args.clips
+        made = changes.get("made", protocol.made)
+        changes["n_real" if made == "reconstructions" else "n_fake"] = args.clips
     protocol = protocol.but(**changes)
     if args.metrics:
         protocol = replace(protocol, metrics=tuple(args.metrics))
@@ -86,11 +89,13 @@ class _Evaluation:
 
     real: Real
     detectors: "dict[Role, Detector]"
+    lpips: "Distances"
+    make: "ClipMaker | Reconstructions"
 
     def __init__(self, args: argparse.Namespace, protocol: "Protocol") -> None:
         from vgen.metrics.ranks import rank_and_size
 
-        self.args, self.protocol, self.trained = args, protocol, _trained(args)
+        self.args, self.protocol, self.trained = args, protocol, _trained(args, protocol)
         self.first = rank_and_size()[0] == 0
         self.progress = _Progress(self.first)
         folder = generated_folder(args.run)
@@ -106,14 +111,15 @@ class _Evaluation:
         """Opens both sides and the networks: a mistake costs no generated clip."""
         import torch
 
-        from vgen.metrics.catalogue import metric_card
+        from vgen.metrics.catalogue import chosen_metrics
         from vgen.metrics.detectors.choice import chosen_detectors
+        from vgen.metrics.pairs import lpips_distances
         from vgen.metrics.reading import same_size
         from vgen.metrics.sources import FolderClips
 
         if self.device == "auto":
             self.device = "cuda" if torch.cuda.is_available() else "cpu"
-        args, cards = self.args, [metric_card(name) for name in self.protocol.metrics]
+        args, (cards, scores) = self.args, chosen_metrics(self.protocol.metrics, self.protocol)
         block = data_block(args, self.trained)
         by_folder = "cfvd" in self.protocol.metrics
         if self.trained is None:
@@ -130,6 +136,7 @@ class _Evaluation:
         small = {role for role, choice in choices.items() if choice == "small"}
         given = {role: str(self._classifier(block, size)) if role in small else choices[role] for role in choices}
         self.detectors = chosen_detectors([card.role for card in cards], given, self.protocol, args.batch)
+        self.lpips = lpips_distances(scores)
         for detector in self.detectors.values():
             detector.check_frames(self.protocol.n_frames)
         if self.trained is not None:
@@ -137,15 +144,37 @@ class _Evaluation:
             self._plan(block)
 
     def _plan(self, block: DataBlock | None) -> None:
-        """Says what the model is to generate: nothing is generated yet."""
-        from vgen.cli.evaluation.image_to_video import check_classes
-        from vgen.cli.trained import model_inputs, read_options
-        from vgen.metrics.generated import ClipMaker, SampleStore
+        """Says what the model is to make: nothing is made yet."""
+        from vgen.metrics.generated import SampleStore
+        from vgen.metrics.reconstructed import Reconstructions
         from vgen.metrics.record import versions
-        from vgen.metrics.selection import Selection
 
         assert self.trained is not None
         args, trained, protocol = self.args, self.trained, self.protocol
+        if protocol.made == "reconstructions":
+            if args.option:
+                raise UserError("reconstructions are not sampled: there is nothing to set", "--option")
+            self.make = Reconstructions(trained.model, self.real.clips, protocol)
+            self.count, self.frames = len(self.make.clips), protocol.n_frames
+        else:
+            self.make = self._sampled(trained, block)
+        settings = {
+            "model": _identity(trained),
+            "options": {name.partition("=")[0]: name.partition("=")[2] for name in args.option},
+            **self.make.settings,
+            "device": self.device.partition(":")[0],
+            "versions": versions(),
+        }
+        self.store = SampleStore(self.out / self.name, settings, protocol.quantise)
+
+    def _sampled(self, trained: "Trained", block: DataBlock | None) -> "ClipMaker":
+        """What makes the clips of a model that samples; their number and length."""
+        from vgen.cli.evaluation.image_to_video import check_classes
+        from vgen.cli.trained import model_inputs, read_options
+        from vgen.metrics.generated import ClipMaker
+        from vgen.metrics.selection import Selection
+
+        args, protocol = self.args, self.protocol
         span = (protocol.n_frames - 1) * protocol.fake_stride + 1
         self.frames = max(span, protocol.least_frames or 0) if protocol.fake_stride > 1 else span
         count = protocol.n_fake or len(Selection(self.real.clips, protocol).real())
@@ -159,16 +188,7 @@ class _Evaluation:
             data = block.build((spec.height, spec.width), spec.frames, sampling=None)
             if "label" in inputs and spec.class_names:
                 check_classes(data, spec.class_names)
-        maker = ClipMaker(trained.model, self.frames, args.seed, read_options(args.option), data, split)
-        self.maker = maker
-        settings = {
-            "model": _identity(trained),
-            "options": {name.partition("=")[0]: name.partition("=")[2] for name in args.option},
-            **maker.settings,
-            "device": self.device.partition(":")[0],
-            "versions": versions(),
-        }
-        self.store = SampleStore(self.out / self.name, settings, protocol.quantise)
+        return ClipMaker(trained.model, self.frames, args.seed, read_options(args.option), data, split)
 
     def _classifier(self, block: DataBlock | None, size: Sequence[int]) -> Path:
         """The compact classifier of the data's own classes, trained on its training clips by the first rank."""
@@ -203,6 +223,7 @@ class _Evaluation:
         """Generates what is missing, compares, and writes."""
         from vgen.metrics.evaluation import compare
         from vgen.metrics.generated import StoredClips
+        from vgen.metrics.reconstructed import Reconstructions, StoredReconstructions
         from vgen.metrics.study import study
 
         args, pictured, extra = self.args, _Pictured(), dict[str, Any]()
@@ -210,12 +231,15 @@ class _Evaluation:
             assert self.trained is not None
             self._generate()
             extra = {"batch": args.batch}
-            self.fake = StoredClips(self.store, self.count, extra)
+            if isinstance(self.make, Reconstructions):
+                self.fake = StoredReconstructions(self.store, self.make, extra)
+            else:
+                self.fake = StoredClips(self.store, self.count, extra)
         assert self.fake is not None
 
         def look(compared: "Compared") -> None:
             pictured.compared = compared
-            if args.training_clips:
+            if args.training_clips and self.protocol.made == "samples":  # what is copied shows no memory
                 pictured.study = study(compared, self.real.training, self.real.held_out, args.training_clips)
 
         record = compare(
@@ -223,6 +247,7 @@ class _Evaluation:
             self.fake,
             self.protocol,
             detectors=self.detectors,
+            lpips=self.lpips,
             device=self.device,
             batch=args.batch,
             workers=args.workers,
@@ -237,12 +262,13 @@ class _Evaluation:
         record = replace(record, warnings=warnings, study=pictured.study.to_dict() if pictured.study else None)
         self._write(record, pictured)
         if self.store is not None:
-            self._keep_or_delete(self.store, self.fake)
+            self._keep_or_delete(self.store)
 
     def _generate(self) -> None:
         from vgen.metrics.generated import generate
 
         assert self.store is not None and self.trained is not None
+        what = "generated" if self.protocol.made == "samples" else "reconstructed"
         others = [path for path in self.store.folder.parent.glob("samples-*") if path != self.store.folder]
         if others and self.first:
             print(f"[evaluate] {others[0]} has clips of other weights or options: not used", flush=True)
@@ -254,8 +280,8 @@ class _Evaluation:
                 self.store,
                 self.count,
                 self.args.batch,
-                self.maker,
-                progress=lambda done, total: self.progress("generated", done, total),
+                self.make,
+                progress=lambda done, total: self.progress(what, done, total),
             )
         except ValueError as error:
             if self.args.option:  # samplers say by it which value of an option they do not take
@@ -263,7 +289,9 @@ class _Evaluation:
             raise
 
     def _doubts(self) -> list[str]:
-        if self.trained is None or self.frames == self.trained.model.clip_spec.frames:
+        if self.trained is None or self.protocol.made == "reconstructions":
+            return []
+        if self.frames == self.trained.model.clip_spec.frames:
             return []
         trained_on = self.trained.model.clip_spec.frames
         return [f"the model was trained on clips of {trained_on} frames and generated {self.frames}"]
@@ -284,7 +312,7 @@ class _Evaluation:
         print("\n".join(record.table()))
         print(f"written to {path}, .csv and .html")
 
-    def _keep_or_delete(self, store: "SampleStore", clips: "ClipSource") -> None:
+    def _keep_or_delete(self, store: "SampleStore") -> None:
         if not self.args.keep_samples:
             store.delete()
             return
@@ -292,24 +320,34 @@ class _Evaluation:
         from vgen.video.io import write_video
 
         assert self.trained is not None
-        for number, length in enumerate(clips.lengths):
+        for number in range(self.count):
             path = store.path(number).with_suffix(".mp4")
             if not path.is_file():
-                write_video(path, to_pixels(clips.clip(number, range(length))), float(self.trained.model.clip_spec.fps))
-        print(f"{len(clips)} clips kept in {store.folder}")
+                write_video(path, to_pixels(store.read(number)), float(self.trained.model.clip_spec.fps))
+        print(f"{self.count} clips kept in {store.folder}")
 
 
-def _trained(args: argparse.Namespace) -> "Trained | None":
-    """The model, where a model is given."""
+def _trained(args: argparse.Namespace, protocol: "Protocol") -> "Trained | None":
+    """The model, where a model is given: of reconstructions, that of the newest stage that makes them."""
     from vgen.cli.trained import open_trained
-    from vgen.video import Samples
+    from vgen.video import Reconstructs, Samples
+    from vgen.weights.checkpoint import stages_of_run
 
     if generated_folder(args.run) is not None:
         return None
     trained = open_trained(args)
-    if not isinstance(trained.model, Samples):
+    if protocol.made == "samples":
+        if isinstance(trained.model, Samples):
+            return trained
         hint = "an auto-encoder only reconstructs; for a run of several stages, name another one by --stage"
         raise UserError(f"{type(trained.model).__name__} does not generate clips", str(args.run), hint)
+    run = Path(args.run)
+    earlier = stages_of_run(run)[:-1] if args.stage is None and run.is_dir() else []
+    while not isinstance(trained.model, Reconstructs):
+        if not earlier:
+            hint = f"protocol {protocol.name} measures what an auto-encoder makes of real clips"
+            raise UserError(f"{type(trained.model).__name__} does not reconstruct clips", str(args.run), hint)
+        trained = open_trained(argparse.Namespace(**{**vars(args), "stage": earlier.pop()}))
     return trained
 
 

@@ -37,6 +37,10 @@ class Identity:
         return asdict(self)
 
 
+#: What numbers rest on that need no network.
+PIXELS = Identity("pixels", "published", "")
+
+
 class Detector(nn.Module, ABC):
     """A frozen network behind its preprocessing.
 

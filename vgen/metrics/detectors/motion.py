@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from vgen.metrics.detectors.base import Detector, Identity
+from vgen.metrics.detectors.base import PIXELS, Detector, Identity
 from vgen.metrics.detectors.flow import FlowEstimator
 from vgen.metrics.vbench import dynamic_degree, frames_at, middle_frames, motion_smoothness, temporal_flickering
 
@@ -12,7 +12,7 @@ class Flickering(Detector):
     """VBench's temporal flickering of each clip, (B, 1); no network."""
 
     def __init__(self, batch: int = 16) -> None:
-        super().__init__(Identity("pixels", "published", ""), batch, least_frames=2)
+        super().__init__(PIXELS, batch, least_frames=2)
         self.eval()
 
     def features(self, pixels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ StartPolicy = Literal["random", "first", "uniform", "all_windows", "chunks"]
 PerVideo = Literal["one", "all"]
 Quantise = Literal["round", "trunc", "none"]
 Short = Literal["discard", "repeat_last", "error"]
+Made = Literal["samples", "reconstructions"]
 _COUNTS = ("n_frames", "n_real", "n_fake", "stride", "fake_stride", "least_frames", "trials", "isv_splits")
 
 
@@ -28,7 +29,9 @@ class Protocol:
         name: Under which numbers are logged: `fvd/<name>`.
         n_frames: Frames T of a clip.
         n_real: Real clips; None: all. A data set with fewer gives all it has.
-        n_fake: Generated clips; None: all.
+        n_fake: Generated clips; None: all. Of reconstructions there are as many as real clips.
+        made: What the generated clips are: `samples`, which a model makes from noise, or `reconstructions` of the
+            very real clips that they are compared with.
         stride: Distance of the frames of a real clip.
         fake_stride: The same for generated clips: 1 where the model generates at the stride of its data, `stride` where
             it generates every frame.
@@ -58,6 +61,7 @@ class Protocol:
     n_frames: int
     n_real: int | None = 2048
     n_fake: int | None = 2048
+    made: Made = "samples"
     stride: int = 1
     fake_stride: int = 1
     split: str = "train"
