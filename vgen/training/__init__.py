@@ -1,6 +1,7 @@
-"""LightningModule bases, and the strategy that spreads a model over ranks."""
+"""LightningModule bases, and the strategies that copy a model to all ranks or spread it over them."""
 
 from vgen.training.base import SingleLossModule, VideoModule
+from vgen.training.data_parallel import DataParallel
 from vgen.training.diffusion import Extension, VideoDiffusion
 from vgen.training.gan import AdversarialModule
 from vgen.training.sampling import SamplesClips, StreamsClips
@@ -8,6 +9,7 @@ from vgen.training.sharding import FullySharded
 
 __all__ = [
     "AdversarialModule",
+    "DataParallel",
     "Extension",
     "FullySharded",
     "SamplesClips",

@@ -72,7 +72,8 @@ class AdversarialModule(SingleLossModule):
         wrapped = self.trainer.strategy.model
         if isinstance(wrapped, DistributedDataParallel) and not wrapped.find_unused_parameters:
             what = "generator and discriminators take turns, and plain DDP waits for gradients of all weights"
-            raise UserError(what, "trainer.strategy", "use ddp_find_unused_parameters_true for this stage")
+            hint = "use vgen.training.DataParallel (lightning_configs/overlays/ddp.yaml)"
+            raise UserError(what, "trainer.strategy", hint)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The generator's optimiser, and that of the discriminators where there are any."""
