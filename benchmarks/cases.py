@@ -2,7 +2,9 @@
 
 LFAE-S and DM-S are LFDM's two stages at a size that a CPU can train; LFAE and DM are the published configurations of
 MUG. PVDM's rows have the sizes at which its official code was timed; VDM-S is video-diffusion-pytorch's U-Net at the
-size at which that code was timed, VDM its defaults. The tiny rows are for tests of the benchmarks themselves.
+size at which that code was timed, VDM its defaults. VIDM's two sizes are those at which its official code was timed;
+its steps clip gradients and average the weights, as that code's do, and rows named clip sample. The tiny rows are for
+tests of the benchmarks themselves.
 """
 
 from collections.abc import Callable
@@ -16,9 +18,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vgen.callbacks import EMA
 from vgen.codecs import LatentCache
 from vgen.conditioning import LabelEmbedding
-from vgen.diffusion import GaussianDiffusion
+from vgen.diffusion import GaussianDiffusion, LossWeighting, RespacedDDPM
 from vgen.losses import L1Pyramid, VGGPyramid
 from vgen.models import vdm
 from vgen.models.lfdm import (
@@ -32,6 +35,8 @@ from vgen.models.lfdm import (
     Unet3D,
 )
 from vgen.models.pvdm import PVDM, PlaneAutoencoder, PlaneUNet, ViTAutoencoder
+from vgen.models.vidm import Layout, MotionGenerator, VIDMMotion
+from vgen.nn.flow import SpyNet
 from vgen.training import SingleLossModule
 from vgen.video import ClipSpec
 
@@ -73,6 +78,9 @@ class Row:
         module: Makes the module, with or without gradient checkpointing.
         frames: Frames of a clip.
         side: Pixels of a side.
+        samples: A step is not one of the optimiser: it samples a batch of clips from their first frames.
+        clip_norm: Norm to which a step clips its gradients; 0: it does not.
+        ema: Decay of the average of the weights that a step updates; 0: none.
     """
 
     what: str
@@ -81,6 +89,9 @@ class Row:
     module: Callable[[bool], SingleLossModule]
     frames: int
     side: int
+    samples: bool = False
+    clip_norm: float = 0.0
+    ema: float = 0.0
 
     def batch(self, clips: int, device: str) -> Batch:
         """Clips of noise, which cost as much as real ones."""
@@ -176,6 +187,20 @@ def _pvdm(codec: dict[str, Any], unet: dict[str, Any], cached: int, frames: int,
     return model
 
 
+def _vidm(layout: dict[str, Any], steps: int | str, frames: int, side: int, on: bool) -> VIDMMotion:
+    """The motion generator as released, SpyNet trained along."""
+    if on:
+        raise ValueError("VIDM's networks have no gradient checkpointing")
+    network = MotionGenerator(Layout(**layout), flow=SpyNet())
+    process = GaussianDiffusion("linear", variance="learned_range", weighting=LossWeighting("p2", gamma=1.0))
+    optimizer = partial(torch.optim.AdamW, lr=2e-5, fused=True)
+    return VIDMMotion(_spec(frames, side), network, diffusion=process, sampler=RespacedDDPM(steps), optimizer=optimizer)
+
+
+_VIDM = {"model_channels": 32, "channel_mult": (1, 1, 2, 2), "num_head_channels": 32}
+_VIDM_S = {**_VIDM, "num_res_blocks": 2, "attention_resolutions": (4,)}
+_VIDM_M = {**_VIDM, "num_res_blocks": 1, "attention_resolutions": (8,)}
+_TINY_VIDM = {**_VIDM, "num_res_blocks": 1, "channel_mult": (1, 1), "attention_resolutions": ()}
 _PLANES_64 = {"model_channels": 64}
 _TINY_PLANES = {"model_channels": 8, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": (1,)}
 _TINY_PLANES |= {"num_heads": 2, "norm_groups": 4}
@@ -287,6 +312,63 @@ ROWS: dict[str, Row] = {
         frames=3,
         side=8,
     ),
+    "vidm-s": Row(
+        "VIDM's motion generator, width 32, mults 1 1 2 2, 2 blocks a level, attention at 1/4, 32 px",
+        clips=4,
+        parameters=4_336_594,
+        module=partial(_vidm, _VIDM_S, "ddim100", 8, 32),
+        frames=8,
+        side=32,
+        clip_norm=1.0,
+        ema=0.999,
+    ),
+    "vidm-m": Row(
+        "VIDM's motion generator, width 32, mults 1 1 2 2, 1 block a level, attention at 1/8, 64 px",
+        clips=2,
+        parameters=3_427_154,
+        module=partial(_vidm, _VIDM_M, "ddim100", 8, 64),
+        frames=8,
+        side=64,
+        clip_norm=1.0,
+        ema=0.999,
+    ),
+    "vidm-s-clip": Row(
+        "vidm-s samples clips of 3 frames by the released 100 steps (ddim100)",
+        clips=4,
+        parameters=4_336_594,
+        module=partial(_vidm, _VIDM_S, "ddim100", 3, 32),
+        frames=3,
+        side=32,
+        samples=True,
+    ),
+    "vidm-m-clip": Row(
+        "vidm-m samples clips of 3 frames by the released 100 steps (ddim100)",
+        clips=2,
+        parameters=3_427_154,
+        module=partial(_vidm, _VIDM_M, "ddim100", 3, 64),
+        frames=3,
+        side=64,
+        samples=True,
+    ),
+    "vidm-tiny": Row(
+        "tiny networks, 3 frames, 32 px",
+        clips=2,
+        parameters=1_819_922,
+        module=partial(_vidm, _TINY_VIDM, 2, 3, 32),
+        frames=3,
+        side=32,
+        clip_norm=1.0,
+        ema=0.999,
+    ),
+    "vidm-clip-tiny": Row(
+        "tiny networks sample clips of 3 frames by 2 steps, 32 px",
+        clips=2,
+        parameters=1_819_922,
+        module=partial(_vidm, _TINY_VIDM, 2, 3, 32),
+        frames=3,
+        side=32,
+        samples=True,
+    ),
     "lfae-tiny": Row(
         "tiny networks, 2 frames, 32 px",
         clips=2,
@@ -312,8 +394,9 @@ def autocast(variant: Variant) -> AbstractContextManager[Any]:
 
 
 def build(name: str, variant: Variant) -> Step:
-    """One optimisation step of a row: loss, gradients, optimiser; returns the loss.
+    """One step of a row, which returns its loss, or the mean of the clips where it samples.
 
+    A step of the optimiser is loss, gradients, clipping and averaging where the row has them, and the update.
     Weights, batch and the noise of step i are the same in every process.
     """
     row = ROWS[name]
@@ -321,17 +404,31 @@ def build(name: str, variant: Variant) -> Step:
     module = row.module(variant.checkpointing).to(variant.device).train()
     batch = module.on_after_batch_transfer(row.batch(variant.batch or row.clips, variant.device), 0)
     optimizer: Any = module.configure_optimizers()
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    ema = EMA(row.ema, warmup=False)
+    if row.ema:
+        ema.start(module)
     if variant.compile:
         from vgen.callbacks.compile import compile_networks  # an older checkout need not have it
 
         compile_networks(module, variant.backend)
+
+    def sample() -> Tensor:
+        clips: Any = module
+        with autocast(variant):
+            sampled: Tensor = clips.sample(module.conditions(batch), len(batch["video"]))
+        return sampled.mean()
 
     def step() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
         with autocast(variant):
             loss = module.loss(batch)["loss"]
         loss.backward()
+        if row.clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, row.clip_norm)
         optimizer.step()
+        if row.ema:
+            ema.update(module)
         return loss.detach()
 
-    return step
+    return sample if row.samples else step

@@ -11,6 +11,8 @@ from torch import Tensor
 from vgen.callbacks.non_finite import step_was_skipped
 from vgen.training.sharding import gather, local, shard_like
 
+_RISE = 0.05  # EDM's ramp: the half-life as a share of the clips seen
+
 
 class EMA(Callback):
     """Keeps an average of the trainable parameters and puts it in place for validation, test and prediction.
@@ -24,14 +26,23 @@ class EMA(Callback):
         warmup: Use min(decay, (1 + n) / (10 + n)) at step n, as most published codes do.
         every_n_steps: Update once in that many optimiser steps.
         warmup_from: The n of the first update: 0, or 1 as in the codes of score_sde, latent diffusion and PVDM.
+        half_life: Clips after which a weight's share in the average has halved, whatever the batch; then `decay` is not
+            looked at, and the warm-up is EDM's: at most a twentieth of the clips seen so far. EDM: 500,000.
     """
 
     def __init__(
-        self, decay: float = 0.9999, warmup: bool = True, every_n_steps: int = 1, warmup_from: Literal[0, 1] = 0
+        self,
+        decay: float = 0.9999,
+        warmup: bool = True,
+        every_n_steps: int = 1,
+        warmup_from: Literal[0, 1] = 0,
+        half_life: int | None = None,
     ) -> None:
         self.decay, self.warmup, self.every_n_steps, self.warmup_from = decay, warmup, every_n_steps, warmup_from
+        self.half_life = half_life
         self.shadow: dict[str, Tensor] = {}
         self.updates = 0
+        self.clips = 0  # seen at the last update
         self._last_step = 0  # no update before the first step, also with several batches to a step
         self._raw: list[Tensor] | None = None
 
@@ -41,6 +52,10 @@ class EMA(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the average from the current weights, or moves a restored one to the device."""
+        self.start(pl_module)
+
+    def start(self, pl_module: LightningModule) -> None:
+        """See `on_fit_start`."""
         parameters = self._parameters(pl_module)
         if self.shadow and self.shadow.keys() != parameters.keys():
             self.shadow, self.updates = {}, 0  # another set of trainable weights: start anew
@@ -60,15 +75,25 @@ class EMA(Callback):
         if step == self._last_step or step % self.every_n_steps:
             return
         self._last_step = step
-        if step_was_skipped(trainer):
-            return
-        n = self.updates + self.warmup_from
-        decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
+        if not step_was_skipped(trainer):
+            self.update(pl_module)
+
+    def update(self, pl_module: LightningModule) -> None:
+        """Moves the average towards the weights, as after a step."""
+        decay = self._next_decay(pl_module)
         self.updates += 1
         live = self._parameters(pl_module)
         averages = [local(average) for average in self.shadow.values()]
         weights = [local(live[name].detach()).float() for name in self.shadow]
         torch._foreach_lerp_(averages, weights, weight=1 - decay)
+
+    def _next_decay(self, pl_module: LightningModule) -> float:
+        if self.half_life is None:
+            n = self.updates + self.warmup_from
+            return min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
+        before, self.clips = self.clips, int(pl_module.clips_seen)  # type: ignore[arg-type]
+        half_life = min(self.half_life, _RISE * before) if self.warmup else self.half_life
+        return float(0.5 ** ((self.clips - before) / half_life)) if half_life else 0.0
 
     @contextmanager
     def averaged(self, pl_module: LightningModule) -> Iterator[None]:
@@ -130,12 +155,14 @@ class EMA(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The average and its counters."""
-        return {"shadow": gather(self.shadow), "updates": self.updates, "last_step": self._last_step}
+        counters = {"updates": self.updates, "last_step": self._last_step, "clips": self.clips}
+        return {"shadow": gather(self.shadow), **counters}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the average and its counters."""
         self.shadow = dict(state_dict["shadow"])
         self.updates, self._last_step = state_dict["updates"], state_dict["last_step"]
+        self.clips = state_dict.get("clips", 0)
 
 
 def averaged_weights(trainer: Trainer, pl_module: LightningModule) -> Any:

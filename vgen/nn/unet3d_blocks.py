@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from vgen.nn.attention import attend, attend_relative
 from vgen.nn.embeddings import RelativePositions, rotate
 from vgen.nn.norm import ChannelLayerNorm, ChannelRMSNorm
+from vgen.nn.pointwise import pointwise
 from vgen.nn.precision import at_least_fp32
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -115,20 +116,14 @@ class SpatialLinearAttention(nn.Module):
 
         def heads(weight: Tensor) -> Tensor:
             """(B T heads, d, H W), contiguous: a matrix for each head, without a copy."""
-            return _each(weight, tokens.mT).unflatten(1, (self.heads, -1)).flatten(0, 1)
+            return pointwise(weight, tokens.mT).unflatten(1, (self.heads, -1)).flatten(0, 1)
 
         q, k, v = map(heads, self.to_qkv.weight.flatten(1).chunk(3))
         q, k = at_least_fp32(q).softmax(dim=1).to(v.dtype), at_least_fp32(k).softmax(dim=2).to(v.dtype)
         context = torch.bmm(v, k.mT) * self.scale  # (B T heads, d of v, d of k): the scale goes with what is smallest
         seen = torch.bmm(context, q).unflatten(0, (-1, self.heads)).flatten(1, 2)
-        out = _each(self.to_out.weight.flatten(1), seen, cast(Tensor, self.to_out.bias))
+        out = pointwise(self.to_out.weight.flatten(1), seen, cast(Tensor, self.to_out.bias))
         return x + out.unflatten(-1, (height, width)).unflatten(0, (batch, -1)).transpose(1, 2)
-
-
-def _each(weight: Tensor, features: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A 1x1 convolution: weight (out, in), features (N, in, L), bias (out,) -> (N, out, L), contiguous."""
-    weight = weight.expand(len(features), -1, -1)
-    return torch.bmm(weight, features) if bias is None else torch.baddbmm(bias[:, None], weight, features)
 
 
 class AxialAttention(nn.Module):

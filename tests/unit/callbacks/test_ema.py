@@ -51,6 +51,23 @@ def equal(one, other):
 
 
 @pytest.mark.parametrize("warmup", [False, True])
+def test_a_half_life_in_clips(model, data, trainer, warmup):
+    """EDM's: 0.5^(batch / half-life), in the beginning with a twentieth of the clips seen before the step."""
+    ema, recorder = EMA(half_life=10, warmup=warmup), Recorder()
+    trainer(recorder, ema, max_steps=6).fit(model, datamodule=data)
+    size = model.clips_seen / 6
+    average = recorder.start
+    for n, weights in enumerate(recorder.steps):
+        half_life = min(10, 0.05 * n * size) if warmup else 10
+        d = 0.5 ** (size / half_life) if half_life else 0.0
+        average = {name: d * average[name] + (1 - d) * weights[name] for name in average}
+    assert close(ema.shadow, average)
+    again = EMA(half_life=10)
+    again.load_state_dict(ema.state_dict())
+    assert again.clips == model.clips_seen
+
+
+@pytest.mark.parametrize("warmup", [False, True])
 def test_the_formula(model, data, trainer, warmup):
     ema, recorder = EMA(decay=0.5, warmup=warmup), Recorder()
     trainer(recorder, ema, max_steps=7).fit(model, datamodule=data)

@@ -1,6 +1,6 @@
 """Blocks of VIDM's U-Nets: residual blocks whose second normalisation knows diffusion step, frame and pixel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from vgen.nn.attention import attend
 from vgen.nn.init import zeroed
+from vgen.nn.pointwise import pointwise
 from vgen.nn.precision import at_least_fp32
 from vgen.nn.resample import Direction, box_resample
 
@@ -21,10 +22,19 @@ class Position:
     Args:
         place: (B, 2) coordinates of diffusion step t and frame n, each in [-1, 1]; B = 1 for a whole batch.
         embedding: (B, E) embedding of t for adaptive group norm; None with PosGN.
+        grids: Coordinates of the pixels by size, which all blocks of that size share.
     """
 
     place: Tensor
     embedding: Tensor | None = None
+    grids: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    def grid(self, height: int, width: int) -> Tensor:
+        """Coordinates (h, w) of every pixel of a map, each on linspace(-1, 1): (2, HW), fp32."""
+        if (height, width) not in self.grids:
+            sides = (axis(torch.arange(side, device=self.place.device), side) for side in (height, width))
+            self.grids[height, width] = torch.stack(torch.meshgrid(*sides, indexing="ij")).flatten(1)
+        return self.grids[height, width]
 
 
 def axis(index: Tensor, steps: int) -> Tensor:
@@ -44,33 +54,32 @@ class PosGN(nn.Module):
         channels: Channels C, a multiple of 32.
     """
 
+    one: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(GROUPS, channels)
         self.phase = nn.Linear(4, channels)
         self.hidden = nn.Linear(channels, 2 * channels)
         self.modulation = nn.Linear(2 * channels, 2 * channels)
+        # of 1 + alpha; in the bias, it costs no pass over the map
+        self.register_buffer("one", (torch.arange(2 * channels) < channels).float(), persistent=False)
 
     def forward(self, x: Tensor, position: Position) -> Tensor:
         """(B, C, H, W) -> the same shape. One position for the whole batch is worked out once."""
-        scale, shift = self.scale_shift(position.place, x.shape[2], x.shape[3]).chunk(2, dim=1)
-        return torch.addcmul(shift, self.norm(x), 1 + scale)
+        scale, shift = self.scale_shift(position, *x.shape[2:]).chunk(2, dim=1)
+        return torch.addcmul(shift, self.norm(x), scale)
 
-    def scale_shift(self, place: Tensor, height: int, width: int) -> Tensor:
-        """(B, 2) -> (B, 2C, H, W). The phases are a sum over axes, so that no coordinate map is ever built."""
+    def scale_shift(self, position: Position, height: int, width: int) -> Tensor:
+        """1 + alpha, then beta: (B, 2C, H, W). The phases are a sum over axes: no map of all four is ever built."""
+        place = position.place
         with torch.autocast(place.device.type, enabled=False):  # bf16 has 256 places between -1 and 1
             weight, bias = at_least_fp32(self.phase.weight), at_least_fp32(self.phase.bias)
-            rows, columns = (axis(torch.arange(side, device=place.device), side).to(weight) for side in (height, width))
             time = F.linear(place.to(weight), weight[:, :2], bias)
-            pixels = torch.outer(weight[:, 2], rows)[:, :, None] + torch.outer(weight[:, 3], columns)[:, None]
-            waves = torch.sin(time[:, :, None, None] + pixels)
-        hidden = F.silu(_per_pixel(self.hidden, waves.to(self.hidden.weight.dtype)))
-        return _per_pixel(self.modulation, hidden)
-
-
-def _per_pixel(layer: nn.Linear, x: Tensor) -> Tensor:
-    """A linear layer over the channels of (B, C, H, W)."""
-    return F.conv2d(x, layer.weight[:, :, None, None], layer.bias)
+            waves = torch.sin(time[:, :, None] + weight[:, 2:] @ position.grid(height, width).to(weight))
+        hidden = F.silu(pointwise(self.hidden.weight, waves.to(self.hidden.weight.dtype), self.hidden.bias))
+        modulation = pointwise(self.modulation.weight, hidden, self.modulation.bias + self.one)
+        return modulation.unflatten(2, (height, width))
 
 
 class AdaGN(nn.Module):
