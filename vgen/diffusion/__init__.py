@@ -9,6 +9,7 @@ from vgen.diffusion.gaussian import GaussianDiffusion
 from vgen.diffusion.guidance import classifier_free, guided
 from vgen.diffusion.karras import KarrasSampler, Levels
 from vgen.diffusion.noise import ClipNoise, NoiseSource, mixed_noise
+from vgen.diffusion.picard import Picard
 from vgen.diffusion.preconditioning import Preconditioning
 from vgen.diffusion.predictor_corrector import PredictorCorrector, ProbabilityFlow
 from vgen.diffusion.samplers import DDIM, DDPM, RespacedDDPM, Sampler
@@ -39,6 +40,7 @@ __all__ = [
     "Levels",
     "LossWeighting",
     "NoiseSource",
+    "Picard",
     "Preconditioning",
     "PredictorCorrector",
     "ProbabilityFlow",

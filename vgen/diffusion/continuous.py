@@ -95,7 +95,9 @@ class ContinuousDiffusion(Configurable, nn.Module):
         return alpha * x0 + sigma * noise
 
     def draw(self, batch: int, device: torch.device | None = None) -> Tensor:
-        """Training times (batch,)."""
+        """Training times (batch,); of a network of discrete noise levels (SMLD), those of its levels alone."""
+        if self.label_kind == "score_sde" and not self.continuous:
+            return torch.randint(self.steps, (batch,), device=device) / (self.steps - 1)
         return self.times(self.schedule, batch, device)
 
     def losses(self, output: Tensor, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
 
 
 def guided(
-    denoiser: Any, x: Tensor, time: Tensor, cond: Tensor | None = None, scale: float = 1.0, **inputs: Any
+    denoiser: Any, x: Tensor, time: Tensor, cond: Tensor | None = None, scale: float | Tensor = 1.0, **inputs: Any
 ) -> Tensor:
     """The output of a denoiser under classifier-free guidance, null + scale (cond - null); both run in one batch.
 
@@ -63,14 +63,15 @@ def guided(
         x: Noisy samples (B, ...).
         time: (B,) diffusion timesteps.
         cond: Condition of each sample; ignored by a network without conditions.
-        scale: Guidance scale.
+        scale: Guidance scale, or scales as in `classifier_free`.
         inputs: Further inputs of the denoiser. `null_mask`: samples without a condition, which guidance leaves
             unchanged.
     """
-    if not denoiser.has_cond or scale == 1:
+    alike = not isinstance(scale, Tensor)
+    if not denoiser.has_cond or (alike and scale == 1):
         output: Tensor = denoiser(x, time, cond, **inputs)
         return output
-    if scale == 0:
+    if alike and scale == 0:
         everything = torch.ones(len(x), dtype=torch.bool, device=x.device)
         output = denoiser(x, time, cond, **{**inputs, "null_mask": everything})
         return output

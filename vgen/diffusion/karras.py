@@ -128,7 +128,7 @@ class KarrasSampler(Sampler):
         levels: Which levels, and the curve between them.
         churn: S_churn, 0 for a deterministic sampler.
         churn_min: S_min, lowest level with churn.
-        churn_max: S_max.
+        churn_max: S_max; None: no bound.
         churn_noise: S_noise, standard deviation of the noise.
     """
 
@@ -139,7 +139,7 @@ class KarrasSampler(Sampler):
         levels: Levels = Levels(),
         churn: float = 0.0,
         churn_min: float = 0.0,
-        churn_max: float = math.inf,
+        churn_max: float | None = None,
         churn_noise: float = 1.0,
     ) -> None:
         self.steps, self.solver = steps, solver
@@ -181,14 +181,14 @@ class KarrasSampler(Sampler):
         Returns:
             (B, ...) fp64.
         """
-        levels = self.levels
+        levels, highest = self.levels, math.inf if self.churn_max is None else self.churn_max
         times = levels.time(rounded(levels.sigmas(self.steps).to(latents.device)))
         times = torch.cat((times, torch.zeros_like(times[:1])))
         x = latents.double() * (levels.sigma(times[0]) * levels.scale(times[0]))
         for i in range(self.steps):
             now, following = times[i], times[i + 1]
             sigma, drawn = levels.sigma(now), noise(i)
-            churns = self.churn_min <= float(sigma) <= self.churn_max
+            churns = self.churn_min <= float(sigma) <= highest
             gamma = min(self.churn / self.steps, math.sqrt(2) - 1) if churns else 0.0
             hat = levels.time(rounded(sigma + gamma * sigma))
             added = (levels.sigma(hat) ** 2 - sigma**2).clamp(min=0).sqrt() * levels.scale(hat) * self.churn_noise

@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +23,12 @@ class Sampler(Configurable, ABC):
     """Turns noise into data with a trained denoiser.
 
     Each takes one kind of process: `GaussianDiffusion`, in steps, or `ContinuousDiffusion`.
+
+    Attributes:
+        parallel: Whether the denoiser is given several states of each clip at once; see `Picard`.
     """
+
+    parallel: ClassVar[bool] = False
 
     configuration: dict[str, Any] = {}  # noqa: RUF012  replaced in each instance that has arguments
 
@@ -67,7 +73,37 @@ class Sampler(Configurable, ABC):
         """How often the network runs."""
 
 
-class DDPM(Sampler):
+@dataclass(frozen=True)
+class Transition:
+    """One step of a sampler: the network is called once, and what it says moves the data.
+
+    Args:
+        time: What the network is told.
+        move: (network output, x, noise) -> the next x.
+        noisy: Whether it wants noise; it is given None otherwise.
+    """
+
+    time: int
+    move: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    noisy: bool
+
+
+class StepwiseSampler(Sampler):
+    """A sampler that is a chain of transitions, each from the state before alone."""
+
+    @abstractmethod
+    def transitions(self, process: Any) -> list[Transition]:
+        """The chain, from noise to data."""
+
+    def sample(self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: Any) -> Tensor:
+        """See `Sampler.sample`."""
+        x = noise(0, shape)
+        for i, one in enumerate(self.transitions(process)):
+            x = one.move(denoise_fn(x, process.full(one.time, x)), x, noise(i + 1, shape) if one.noisy else None)
+        return x
+
+
+class DDPM(StepwiseSampler):
     """Ancestral sampling over all T steps (Ho et al. 2020, algorithm 2), with the variance of the process."""
 
     def calls(self, process: GaussianDiffusion) -> int:
@@ -85,17 +121,15 @@ class DDPM(Sampler):
         mean, log_variance, _ = process.p_mean_variance(output, x, process.full(t, x))
         return mean if noise is None else mean + torch.exp(0.5 * log_variance) * noise
 
-    def sample(
-        self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: GaussianDiffusion
-    ) -> Tensor:
-        """See `Sampler.sample`."""
+    def transitions(self, process: GaussianDiffusion) -> list[Transition]:
+        """See `StepwiseSampler`."""
         kept = self.kept(process)
         process = process if len(kept) == process.steps else process.respaced(kept)
-        x = noise(0, shape)
-        for i, t in enumerate(reversed(range(len(kept)))):
-            output = denoise_fn(x, process.full(kept[t], x))
-            x = self.step(process, output, x, t, noise(i + 1, shape) if t > 0 else None)
-        return x
+
+        def move(t: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+            return lambda output, x, noise: self.step(process, output, x, t, noise)
+
+        return [Transition(kept[t], move(t), t > 0) for t in reversed(range(len(kept)))]
 
 
 class RespacedDDPM(DDPM):
@@ -117,7 +151,7 @@ class RespacedDDPM(DDPM):
         return space_timesteps(process.steps, self.steps)
 
 
-class DDIM(Sampler):
+class DDIM(StepwiseSampler):
     """Denoising diffusion implicit models (Song et al. 2021, equation 12).
 
     Args:
@@ -160,15 +194,16 @@ class DDIM(Sampler):
             times = [i * (total // self.steps) for i in reversed(range(self.steps))]
         return list(zip(times, [*times[1:], -1], strict=True))
 
-    def sample(
-        self, denoise_fn: DenoiseFn, shape: Sequence[int], noise: NoiseSource, process: GaussianDiffusion
-    ) -> Tensor:
-        """See `Sampler.sample`."""
-        x = noise(0, shape)
-        for i, (time, following) in enumerate(self.times(process.steps)):
-            drawn = noise(i + 1, shape) if self.eta > 0 and following != self._end else None
-            x = self.step(process, denoise_fn(x, process.full(time, x)), x, time, following, drawn)
-        return x
+    def transitions(self, process: GaussianDiffusion) -> list[Transition]:
+        """See `StepwiseSampler`."""
+
+        def move(time: int, following: int) -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+            return lambda output, x, noise: self.step(process, output, x, time, following, noise)
+
+        return [
+            Transition(time, move(time, following), self.eta > 0 and following != self._end)
+            for time, following in self.times(process.steps)
+        ]
 
     @property
     def _end(self) -> int:

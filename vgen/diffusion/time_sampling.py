@@ -44,15 +44,13 @@ class TimeSampling:
         return schedule.first + (schedule.last - schedule.first) * shifted(u, self.shift)
 
 
-def frame_times(batch: int, frames: int, steps: int, given: Tensor | None = None, noise: int = 0) -> Tensor:
+def frame_times(batch: int, frames: int, steps: int, device: torch.device | None = None) -> Tensor:
     """An integer time of its own for every frame (Chen et al. 2024, "Diffusion Forcing", section 3.2): (batch, frames).
 
     Args:
         batch: Clips.
         frames: Frames T.
         steps: Steps of the schedule.
-        given: Frames (batch, frames) that are a condition: they get the time `noise`.
-        noise: 0 is almost clean; a little more makes sampling robust against its own errors.
+        device: Whose global generator draws.
     """
-    t = torch.randint(0, steps, (batch, frames), device=None if given is None else given.device)
-    return t if given is None else torch.where(given, noise, t)
+    return torch.randint(0, steps, (batch, frames), device=device)

@@ -180,7 +180,7 @@ class FactorisedUnet3D(nn.Module):
 
         Args:
             x: Noisy video (B, C, T, h, w); without `static` C is all input channels.
-            time: (B,) diffusion timesteps.
+            time: (B,) diffusion timesteps, or one for each frame (B, T).
             cond: (B, cond_dim), or one for each frame (B, T, cond_dim); None for an unconditional network.
             static: Features (B, channels - C, h, w) that stand beside every frame.
             null_mask: (B,) bool, or (B, T) where each frame has its condition: True where the null condition
@@ -236,7 +236,7 @@ class FactorisedUnet3D(nn.Module):
     def _condition(self, time: Tensor, cond: Tensor | None, null_mask: Tensor | None) -> Tensor:
         """What modulates every residual block: (B, 4 dim + cond_dim), or (B, T, ...) for conditions of frames."""
         sinusoid, *layers = self.time_mlp
-        embedding: Tensor = sinusoid(time).to(self.init_conv.weight.dtype)
+        embedding: Tensor = sinusoid(time.flatten()).unflatten(0, time.shape).to(self.init_conv.weight.dtype)
         for layer in layers:
             embedding = layer(embedding)
         if not self.has_cond:
@@ -247,8 +247,10 @@ class FactorisedUnet3D(nn.Module):
             null = cast(Tensor, self.null_cond_emb).to(cond.dtype)
             mask = null_mask[:, None] if null_mask.ndim < cond.ndim - 1 else null_mask
             cond = torch.where(mask[..., None], null, cond)
-        if cond.ndim == 3:
+        if cond.ndim > embedding.ndim:
             embedding = embedding[:, None].expand(-1, cond.shape[1], -1)
+        elif cond.ndim < embedding.ndim:
+            cond = cond[:, None].expand(-1, embedding.shape[1], -1)
         return torch.cat((embedding, cond.to(embedding.dtype)), dim=-1)
 
     def _run(self, block: nn.Module, *args: Any) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from vgen.conditioning import Conditioner, null_mask
 from vgen.diffusion import DDPM, ClipNoise, Extended, GaussianDiffusion, Sampler, guided
+from vgen.diffusion.guidance import per_frame
 from vgen.diffusion.noise import mix
+from vgen.diffusion.picard import rows
+from vgen.diffusion.time_sampling import frame_times
 from vgen.errors import UserError
+from vgen.nn.unet3d import FactorisedUnet3D
 from vgen.training.base import SingleLossModule
 from vgen.training.sampling import StreamsClips
 from vgen.video import ClipSpec
@@ -42,6 +46,7 @@ class _Plan:
     sampler: Sampler
     later: Sampler
     guidance: float
+    guidance_last: float | None
     context: int
     weight: float
 
@@ -62,6 +67,8 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
             other clips of the batch, which temporal attention keeps apart.
         null_probability: Share of training clips whose condition is dropped, for classifier-free guidance.
         guidance: Guidance scale of sampling; 1 is none.
+        frame_times: Train with a time of its own for every frame (diffusion forcing). Given frames are then shown to
+            the denoiser as they are, at time 0, and `Extension.weight` plays no part.
         optimizer: Optimiser of the denoiser (and of a learned condition embedding).
         lr_scheduler: Learning-rate schedule.
         lr_interval: Unit of the schedule.
@@ -78,6 +85,7 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
         images: int = 0,
         null_probability: float = 0.0,
         guidance: float = 1.0,
+        frame_times: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
@@ -90,6 +98,7 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
         self.diffusion = diffusion or GaussianDiffusion()
         self.sampler, self.extension = sampler, extension
         self.images, self.null_probability, self.guidance = images, null_probability, guidance
+        self.frame_times = frame_times
         dim = None if conditioner is None else conditioner.dim
         if dim != (self.denoiser.cond_dim if self.denoiser.has_cond else None):
             takes = f"{self.denoiser.cond_dim} numbers" if self.denoiser.has_cond else "none"
@@ -105,6 +114,8 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
                 f"{channels} are diffused",
                 "denoiser.channels",
             )
+        if self.frame_times and not isinstance(self.denoiser, FactorisedUnet3D):
+            raise UserError(f"{type(self.denoiser).__name__} is told one time for all frames", "frame_times")
         if any(side % self.denoiser.side_multiple for side in sides):
             size = "x".join(map(str, sides))
             raise UserError(
@@ -144,7 +155,7 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
             self.conditioner.materialize()
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """Distance between the denoiser's output and its target, at a uniformly drawn step.
+        """Distance between the denoiser's output and its target, at a uniformly drawn step (of each frame).
 
         Args:
             batch: `video` (B, C, T, H, W) in [-1, 1], and the conditions.
@@ -154,7 +165,10 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
         inputs = self._condition(self.conditions(batch), n, self.null_probability)
         if self.images:
             x0, inputs = self._with_images(x0, inputs)
-        t = torch.randint(self.diffusion.steps, (n,), device=x0.device)
+        if self.frame_times:
+            t = frame_times(n, x0.shape[2], self.diffusion.steps, x0.device)
+        else:
+            t = torch.randint(self.diffusion.steps, (n,), device=x0.device)
         noise = torch.randn_like(x0)
         output = self.denoiser(self.diffusion.q_sample(x0, t, noise), t, **inputs)
         return {"loss": self.diffusion.losses(output, x0, noise, t).mean()}
@@ -191,8 +205,9 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
         """Generates clip after clip, each given the last `context` diffused frames of the one before.
 
         The first clip is given `conditions["image"]` (n, C, H, W) as its first frame, where that is there. Options:
-        `guidance`, `sampler` (an object), the fields of the sampler (`steps`, `eta`, ...), and of `Extension`
-        `context`, `reconstruction` (its weight) and `next_steps` (its steps).
+        `guidance`, `guidance_last` (of the last frame, up to which the scale is linear), `sampler` (an object), the
+        fields of the sampler (`steps`, `eta`, ...), and of `Extension` `context`, `reconstruction` (its weight) and
+        `next_steps` (its steps).
         """
         plan = self._plan(options)
         inputs = self._condition(conditions, n)
@@ -219,12 +234,26 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
     ) -> Tensor:
         """One clip of each seed (n, c, t, h, w), whose first frames may be given."""
         shape = (len(seeds), *self.diffused_shape(self.clip_spec.frames))
+        scale: float | Tensor = plan.guidance
+        if plan.guidance_last is not None:
+            scale = per_frame(plan.guidance, plan.guidance_last, shape[2], self.device)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return guided(self.denoiser, x, t, scale=plan.guidance, **inputs)
+            return guided(self.denoiser, x, t, scale=scale, **{name: rows(value, x) for name, value in inputs.items()})
+
+        def beside_given(x: Tensor, t: Tensor) -> Tensor:
+            """Given frames as they are, at time 0."""
+            known = rows(cast(Tensor, given), x).to(x)
+            times = t[:, None].repeat(1, x.shape[2])
+            times[:, : known.shape[2]] = 0
+            return denoise(torch.cat((known, x[:, :, known.shape[2] :]), dim=2), times)
 
         wanted: Callable[[Tensor, Tensor], Tensor] = denoise
-        if given is not None:
+        if given is not None and self.frame_times:
+            wanted = beside_given
+        elif given is not None:
+            if sampler.parallel:
+                raise UserError("parallel sampling goes on behind given frames with frame_times alone", "sampler")
             first, noise = given.float(), ClipNoise([mix(seed, _GIVEN) for seed in seeds], self.device)
             wanted = Extended(denoise, self.diffusion, first, plan.weight, lambda t: noise(t, first.shape))
         x0 = sampler.sample(wanted, shape, ClipNoise(seeds, self.device), self.diffusion)
@@ -233,6 +262,7 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
     def _plan(self, options: dict[str, Any]) -> _Plan:
         options = dict(options)
         guidance = float(options.pop("guidance", self.guidance))
+        last = options.pop("guidance_last", None)
         named = {"context": "context", "reconstruction": "weight", "next_steps": "steps"}
         changes = {named[name]: options.pop(name) for name in list(options) if name in named}
         extension = replace(self.extension, **changes)
@@ -240,4 +270,4 @@ class VideoDiffusion(StreamsClips, SingleLossModule):
         length = self.diffused_shape(self.clip_spec.frames)[1]
         context = math.ceil(length / 2) if extension.context is None else extension.context
         later = sampler if extension.steps is None else sampler.changed({"steps": extension.steps})
-        return _Plan(sampler, later, guidance, context, float(extension.weight))
+        return _Plan(sampler, later, guidance, None if last is None else float(last), context, float(extension.weight))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vgen.codecs import Latent, LatentCache, open_codec
 from vgen.conditioning import Conditioner, null_mask
 from vgen.diffusion import DDPM, ClipNoise, GaussianDiffusion, Sampler, mixed_noise
+from vgen.diffusion.picard import rows
 from vgen.errors import UserError
 from vgen.models.lfdm.autoencoder_module import LatentFlowAutoencoder
 from vgen.models.lfdm.networks import Unet3D
@@ -192,7 +193,8 @@ class LFDM(SamplesClips, SingleLossModule):
         mask = null_mask(conditions, n, device=features.device)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.denoiser.forward_with_guidance(x, t, embedding, features, scale=scale, null_mask=mask)
+            cond, fea, without = (rows(each, x) for each in (embedding, features, mask))
+            return self.denoiser.forward_with_guidance(x, t, cond, fea, scale=scale, null_mask=without)
 
         process = self.diffusion
         if self.target.standardise and process.threshold.kind == "clamp":

@@ -26,6 +26,7 @@ class VDM(VideoDiffusion):
         images: Pictures that are trained on together with each clip; 8 in the paper.
         null_probability: Share of training clips whose condition is dropped, for classifier-free guidance.
         guidance: Guidance scale of sampling; 1 is none.
+        frame_times: Train with a time of its own for every frame; see `VideoDiffusion`.
         optimizer: Optimiser.
         lr_scheduler: Learning-rate schedule.
         lr_interval: Unit of the schedule.
@@ -42,13 +43,14 @@ class VDM(VideoDiffusion):
         images: int = 0,
         null_probability: float = 0.0,
         guidance: float = 1.0,
+        frame_times: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__(
             clip_spec, denoiser, conditioner, diffusion, sampler, extension, images, null_probability, guidance,
-            optimizer, lr_scheduler, lr_interval,
+            frame_times, optimizer, lr_scheduler, lr_interval,
         )  # fmt: skip
         self._check_denoiser()
 

@@ -36,6 +36,7 @@ class VideoLDM(VideoDiffusion):
         images: Pictures that are trained on together with each clip, as in VDM; with auto-encoders of single frames.
         null_probability: Share of training clips whose condition is dropped, for classifier-free guidance.
         guidance: Guidance scale of sampling; 1 is none.
+        frame_times: Train with a time of its own for every frame; see `VideoDiffusion`.
         optimizer: Optimiser of the denoiser.
         lr_scheduler: Learning-rate schedule.
         lr_interval: Unit of the schedule.
@@ -57,13 +58,14 @@ class VideoLDM(VideoDiffusion):
         images: int = 0,
         null_probability: float = 0.0,
         guidance: float = 1.0,
+        frame_times: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         lr_interval: Literal["epoch", "step"] = "epoch",
     ) -> None:
         super().__init__(
             clip_spec, denoiser, conditioner, diffusion, sampler, extension, images, null_probability, guidance,
-            optimizer, lr_scheduler, lr_interval,
+            frame_times, optimizer, lr_scheduler, lr_interval,
         )  # fmt: skip
         self.codec = open_codec(codec, "codec")
         if not isinstance(self.codec.network, VideoAutoencoder):

@@ -89,6 +89,6 @@ class VIDMContent(SamplesClips, SingleLossModule):
         shape = (n, self.network.channels, self.clip_spec.height, self.clip_spec.width)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.network(x.to(self.dtype), t[:1])
+            return self.network(x.to(self.dtype), t if sampler.parallel else t[:1])
 
         return sampler.sample(denoise, shape, ClipNoise(seeds, self.device), self.diffusion)

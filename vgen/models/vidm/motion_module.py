@@ -8,7 +8,8 @@ from torch import Tensor
 
 from vgen.codecs import Companion
 from vgen.diffusion import ClipNoise, GaussianDiffusion, RespacedDDPM, Sampler
-from vgen.diffusion.noise import ConditionNoise, NoiseSource
+from vgen.diffusion.noise import ConditionNoise, NoiseSource, mix
+from vgen.diffusion.picard import rows
 from vgen.errors import UserError
 from vgen.models.vidm.content_module import VIDMContent, check_outputs
 from vgen.models.vidm.networks import MotionGenerator
@@ -16,6 +17,8 @@ from vgen.models.vidm.weights import read_spynet
 from vgen.training import SamplesClips, SingleLossModule
 from vgen.video import ClipSpec
 from vgen.weights import Handoff
+
+_MOTION = -1  # stands for a step in seeds: no step of the content generator
 
 
 class VIDMMotion(SamplesClips, SingleLossModule):
@@ -112,7 +115,11 @@ class VIDMMotion(SamplesClips, SingleLossModule):
                 f"the network was made for {self.network.video_timesteps} frames, not {frames}", "sample(frames=)"
             )
         first = conditions["image"].to(self.dtype) if "image" in conditions else self._first(n, seeds)
-        noise, stride = ClipNoise(seeds, self.device), sampler.calls(self.diffusion) + 1
+        # numbers of their own: the content generator counts its steps from 0 with the clips' seeds
+        noise, stride = (
+            ClipNoise([mix(seed, _MOTION) for seed in seeds], self.device),
+            sampler.calls(self.diffusion) + 1,
+        )
         clip = [] if self.released else [first]
         while len(clip) < frames:
             previous = clip[-1] if clip else first
@@ -125,7 +132,8 @@ class VIDMMotion(SamplesClips, SingleLossModule):
         n = torch.full((1,), index, device=first.device)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            return self.network(x.to(first.dtype), t[:1], n, first, motion)
+            flow = None if motion is None else rows(motion, x)
+            return self.network(x.to(first.dtype), t if sampler.parallel else t[:1], n, rows(first, x), flow)
 
         return sampler.sample(denoise, tuple(first.shape), noise, self.diffusion).to(first.dtype)
 

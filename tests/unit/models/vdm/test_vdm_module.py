@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tests.tiny_vdm import CLASSES, FRAMES, SIDE, spec, unet, vdm
+from tests.tiny_vdm import CLASSES, FRAMES, SIDE, lvdm_unet, spec, unet, vdm, video_ldm
 from vgen.conditioning import LabelEmbedding
-from vgen.diffusion import DDIM, Ancestral, DPMSolverPP, GaussianDiffusion, UniPC
+from vgen.diffusion import DDIM, Ancestral, DPMSolverPP, GaussianDiffusion, Picard, UniPC
 from vgen.errors import UserError
 from vgen.models.vdm import VDM
 from vgen.video import ClipSpec, Samples, Streams
@@ -132,6 +132,53 @@ def test_options():
     for context in (0, FRAMES):
         with pytest.raises(UserError, match="cannot go on"):
             model.sample({}, 1, 12, options={"context": context})
+
+
+def test_guidance_that_grows_over_the_frames():
+    model = vdm(labels=True, guidance=2.0, sampler=DDIM(3, eta=0.0))
+    given = {"n": 1, "seeds": [3], "label": "left"}
+    plain = model.sample({}, **given)
+    torch.testing.assert_close(model.sample({}, **given, options={"guidance_last": 2.0}), plain)
+    grown = model.sample({}, **given, options={"guidance": 1.0, "guidance_last": 3.0})
+    assert not torch.allclose(grown, plain, atol=1e-3)
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_frames_with_times_of_their_own(labels):
+    """Given frames are shown as they are, at time 0; one time for all frames is the plain network."""
+    model, seen = vdm(labels=labels, frame_times=True), []
+    model.loss(batch())["loss"].backward()
+    x, t = torch.randn(2, 3, FRAMES, SIDE, SIDE), torch.tensor([3, 700])
+    inputs = {"cond": torch.randn(2, 4)} if labels else {}
+    each = model.denoiser(x, t[:, None].expand(-1, FRAMES), **inputs)
+    torch.testing.assert_close(each, model.denoiser(x, t, **inputs))
+    model.denoiser.register_forward_hook(lambda module, args, out: seen.append((args[0], args[1])))
+    picture = torch.rand(1, 3, SIDE, SIDE) * 2 - 1
+    label = {"label": "left"} if labels else {}
+    made = model.sample({"image": picture}, 1, 10, [3], **label)
+    torch.testing.assert_close(made[:, :, 0], picture)
+    frames, times = seen[0]
+    assert torch.equal(frames[:, :, 0], picture) and times.shape == (1, FRAMES)
+    assert times[0, 0] == 0 and (times[0, 1:] == 999).all()
+    frames, times = seen[-1]
+    torch.testing.assert_close(frames[:, :, :2], made[:, :, 4:6])
+    with pytest.raises(UserError, match="one time for all frames"):
+        video_ldm(denoiser=lvdm_unet(), frame_times=True)
+
+
+def test_parallel_sampling():
+    model = vdm(labels=True, guidance=2.0, sampler=DDIM(5, eta=1.0))
+    given = {"n": 2, "seeds": [3, 4], "label": ["left", "right"]}
+    parallel = {"sampler": Picard(DDIM(5, eta=1.0), window=3, tolerance=0.0)}
+    torch.testing.assert_close(
+        model.sample({}, **given, options=parallel), model.sample({}, **given), atol=1e-3, rtol=1e-3
+    )
+    with pytest.raises(UserError, match="goes on behind given frames with frame_times alone"):
+        model.sample({}, **given, frames=10, options=parallel)
+    own = vdm(labels=True, sampler=DDIM(5, eta=1.0), frame_times=True)
+    torch.testing.assert_close(
+        own.sample({}, **given, frames=10, options=parallel), own.sample({}, **given, frames=10), atol=1e-3, rtol=1e-3
+    )
 
 
 def test_contradictions_are_named():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vgen.diffusion import Ancestral, GaussianDiffusion, LossWeighting
+from vgen.diffusion import Ancestral, ClipNoise, GaussianDiffusion, LossWeighting, Picard, RespacedDDPM
 from vgen.diffusion.noise import ConditionNoise
 from vgen.errors import UserError
 from vgen.models.vidm import ContentGenerator, FlowModel, Layout, MotionGenerator, VIDMContent, VIDMMotion
@@ -89,7 +89,7 @@ def test_a_clip_begins_with_its_picture_and_does_not_depend_on_its_batch():
     assert both.shape == (2, 3, 4, 16, 16)
     assert torch.equal(both[:, :, 0], images)
     alone = model.sample({"image": images[1:]}, 1, seeds=[6], options=OPTIONS)
-    torch.testing.assert_close(both[1:], alone, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(both[1:], alone, atol=1e-3, rtol=1e-3)  # rounding grows from frame to frame
     other = model.sample({"image": images[1:]}, 1, seeds=[7], options=OPTIONS)
     assert not torch.allclose(other[:, :, 1], alone[:, :, 1])
     longer = model.sample({"image": images[1:]}, 1, frames=6, seeds=[6], options=OPTIONS)
@@ -100,6 +100,16 @@ def test_a_clip_begins_with_its_picture_and_does_not_depend_on_its_batch():
     assert clip.shape == both.shape and not torch.equal(clip[:, :, 0], images)
 
 
+def test_parallel_sampling_of_a_frame():
+    model, images = motion(), torch.rand(2, 3, 16, 16) * 2 - 1
+    samplers = (RespacedDDPM(4), Picard(RespacedDDPM(4), window=3, tolerance=0.0))
+    clips = [model.sample({"image": images}, 2, 2, seeds=[5, 6], options={"sampler": one}) for one in samplers]
+    torch.testing.assert_close(*clips, atol=1e-3, rtol=1e-3)
+    first = content()
+    frames = [first.sample(n=2, seeds=[5, 6], options={"sampler": one}) for one in samplers]
+    torch.testing.assert_close(*frames, atol=1e-3, rtol=1e-3)
+
+
 def test_the_flow_is_estimated_once_for_a_frame(monkeypatch):
     model, calls = motion(), []
     forward = model.network.flow.forward
@@ -108,7 +118,7 @@ def test_the_flow_is_estimated_once_for_a_frame(monkeypatch):
     assert len(calls) == 3
 
 
-def test_the_content_generator_is_a_companion(tmp_path):
+def test_the_content_generator_is_a_companion(tmp_path, monkeypatch):
     first = content()
     (tmp_path / "content").mkdir()
     header = {**describe_model(first, SPEC, None), "stage": "content", "clips": 0}
@@ -117,6 +127,11 @@ def test_the_content_generator_is_a_companion(tmp_path):
     assert not [name for name in model.state_dict() if not name.startswith("network.")]
     clip = model.sample(n=2, seeds=[3, 4], options=OPTIONS)
     torch.testing.assert_close(clip[:, :, 0], first.sample(n=2, seeds=[3, 4])[:, :, 0])
+    drawn, taken = [], first.sampler.calls(first.diffusion) + 1
+    noise = ClipNoise.__call__
+    monkeypatch.setattr(ClipNoise, "__call__", lambda self, *args: drawn.append(noise(self, *args)) or drawn[-1])
+    model.sample(n=1, seeds=[3], options={"steps": 2})  # the content generator takes more steps than a frame of motion
+    assert len(drawn) > taken and len({each.sum().item() for each in drawn}) == len(drawn), "all noise is drawn once"
     with pytest.raises(UserError, match="begins with a first frame"):
         motion().sample(n=1)
     wrong = motion(content=Handoff(str(tmp_path / "content")))
