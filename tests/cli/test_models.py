@@ -1,4 +1,5 @@
 import argparse
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,14 @@ def test_detail(toy, capsys):
     out = capsys.readouterr().out
     assert "66,004,557" in out and "Toy on squares" in out
     assert "vgen fit --config lightning_configs/toy_squares.yaml" in out
+
+
+def test_recipes_of_several_names(toy, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "discover", lambda: [replace(toy, recipes=("toy", "doll"))])
+    (tmp_path / "lightning_configs" / "doll_circles.yaml").write_text("# Doll.\nstages: {}\n")
+    assert call("toy") == 0
+    out = capsys.readouterr().out
+    assert "doll_circles.yaml" in out and "toy_squares.yaml" in out
 
 
 def test_unknown_family(toy):

@@ -30,7 +30,7 @@ class FamilyCard:
         parity_vectors: How many parity vectors of the official networks its tests claim.
         code: Address of the official code.
         license: Licence of the official code, as its repository states it.
-        recipes: Prefix of its recipes; empty: the name.
+        recipes: What the names of its recipes begin with; none: its name.
     """
 
     name: str
@@ -43,7 +43,7 @@ class FamilyCard:
     parity_vectors: int = 0
     code: str = ""
     license: str = ""
-    recipes: str = ""
+    recipes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuses a status that has no meaning."""

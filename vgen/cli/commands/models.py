@@ -54,7 +54,9 @@ def recipes(prefix: str) -> list[Path]:
 
 
 def _own_recipes(card: "FamilyCard") -> list[Path]:
-    return recipes(card.recipes or card.name) if card.status != "planned" else []
+    if card.status == "planned":
+        return []
+    return [recipe for prefix in card.recipes or (card.name,) for recipe in recipes(prefix)]
 
 
 def _about(recipe: Path) -> str:

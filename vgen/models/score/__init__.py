@@ -1,8 +1,9 @@
-"""Score-based models of frames: NCSN, DDPM, score SDE (Song et al. 2021) and EDM (Karras et al. 2022)."""
+"""Score-based models of frames and clips: NCSN, DDPM, score SDE (Song et al. 2021) and EDM (Karras et al. 2022)."""
 
 from vgen.models.card import FamilyCard
+from vgen.models.score.augmentation import Augmentation
 from vgen.models.score.module import ScoreModel
-from vgen.models.score.networks import ADM, Preconditioned, ScoreNetwork, ScoreUNet
+from vgen.models.score.networks import ADM, NCSN, Preconditioned, ScoreNetwork, ScoreUNet, ScoreUNet3D
 
 FAMILY = FamilyCard(
     name="score",
@@ -10,7 +11,7 @@ FAMILY = FamilyCard(
     paper="Song et al.: Score-Based Generative Modeling through SDEs, ICLR 2021; Karras et al.: EDM, NeurIPS 2022",
     year=2021,
     status="trains",
-    summary="Score-based diffusion of frames in continuous time: NCSN++, DDPM++ and ADM networks; VE, VP, sub-VP, EDM.",
+    summary="Score-based diffusion of frames or clips: NCSN, NCSN++, DDPM++, ADM and 3D networks; VE, VP, sub-VP, EDM.",
     parameters={
         "NCSN++ (CIFAR-10, VE)": 62_758_915,
         "DDPM++ (CIFAR-10, VP)": 61_804_419,
@@ -19,7 +20,18 @@ FAMILY = FamilyCard(
     },
     parity_vectors=11,
     code="https://github.com/yang-song/score_sde_pytorch, https://github.com/NVlabs/edm",
+    recipes=("score", "edm", "ncsn"),
     license="Apache-2.0 (score_sde_pytorch), CC BY-NC-SA 4.0 (edm: only its formulas are used)",
 )
 
-__all__ = ["ADM", "FAMILY", "Preconditioned", "ScoreModel", "ScoreNetwork", "ScoreUNet"]
+__all__ = [
+    "ADM",
+    "FAMILY",
+    "NCSN",
+    "Augmentation",
+    "Preconditioned",
+    "ScoreModel",
+    "ScoreNetwork",
+    "ScoreUNet",
+    "ScoreUNet3D",
+]

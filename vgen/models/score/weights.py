@@ -6,6 +6,7 @@ EDM names blocks by their resolution. Both keep query, key and value in other sh
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def _inside(module: nn.Module) -> dict[str, str]:
 def score_sde_keys(network: ScoreNetwork) -> KeyMap:
     """The renamings for a network; its state has to be `fused` first."""
     rules = [Rule(r"^module\.", ""), Rule(r"^sigmas$")]
-    for i, (name, module) in enumerate(_numbered(network.unet)):
+    for i, (name, module) in enumerate(_numbered(cast(ScoreUNet, network.unet))):
         path = rf"^all_modules\.{i}\."
         rules += [Rule(rf"{path}{theirs}\.", f"unet.{name}.{ours}.") for theirs, ours in _inside(module).items()]
         rules.append(Rule(rf"{path}W$", f"unet.{name}.frequencies"))
@@ -119,4 +120,4 @@ def edm_keys(network: ScoreUNet | ADM) -> KeyMap:
 
 def load_edm(network: Preconditioned, state: Mapping[str, Tensor], where: str | None = None) -> KeyReport:
     """Loads official EDM weights; see `KeyMap.load`."""
-    return edm_keys(network.network).load(network.network, state, where)
+    return edm_keys(cast(ScoreUNet | ADM, network.network)).load(network.network, state, where)

@@ -22,7 +22,7 @@ FAMILY = FamilyCard(
     parity_vectors=2,
     code="https://github.com/YingqingHe/LVDM",
     license="MIT",
-    recipes="ldm",
+    recipes=("ldm",),
 )
 
 __all__ = ["FAMILY", "Autoencoder3D", "FrameAutoencoder", "LVDMUnet", "VideoAutoencoder", "VideoLDM"]

@@ -48,7 +48,7 @@ class ADM(Configurable, LeveledUNet):
         label_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.label_dropout = label_dropout
+        self.label_dropout, self.label_dim, self.augment_dim = label_dropout, label_dim, augment_dim
         embedding = 4 * model_channels
         widths = [multiple * model_channels for multiple in channel_mult]
 

@@ -112,9 +112,11 @@ class LeveledUNet(nn.Module):
 
     Attributes:
         skip_scale: Factor of the sum of features and pyramid.
+        clips: Whether a sample is a clip; here it is an image.
     """
 
     skip_scale = 1.0
+    clips = False
 
     def build(
         self,

@@ -84,6 +84,7 @@ class ScoreUNet(Configurable, LeveledUNet):
     ) -> None:
         super().__init__()
         self.noise_embedding, self.activation, self.label_dropout = noise_embedding, activation, label_dropout
+        self.label_dim, self.augment_dim = label_dim, augment_dim
         self.skip_scale = math.sqrt(0.5) if skip_rescale else 1.0
         embedding = 4 * model_channels if noise_embedding != "none" else None
 
