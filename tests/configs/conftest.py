@@ -56,6 +56,6 @@ def provide_data(config):
         data = stage["data"]
         kind, root = data["class_path"].rpartition(".")[2], Path(data["init_args"]["root"])
         assert not root.is_absolute(), f"stages.{name}.data: a recipe names no place of one machine"
-        if not root.exists():
+        if not root.exists() and kind != "MovingDigits":  # which are drawn
             assert kind in TINY, f"tests/tiny_data.py has no writer of fake data for {kind}"
             TINY[kind](root)
