@@ -75,8 +75,9 @@ class PosGN(nn.Module):
         place = position.place
         with torch.autocast(place.device.type, enabled=False):  # bf16 has 256 places between -1 and 1
             weight, bias = at_least_fp32(self.phase.weight), at_least_fp32(self.phase.bias)
-            time = F.linear(place.to(weight), weight[:, :2], bias)
-            waves = torch.sin(time[:, :, None] + weight[:, 2:] @ position.grid(height, width).to(weight))
+            of_place, of_pixel = weight.split(2, dim=1)
+            time = F.linear(place.to(weight), of_place, bias)
+            waves = torch.sin(time[:, :, None] + of_pixel @ position.grid(height, width).to(weight))
         hidden = F.silu(pointwise(self.hidden.weight, waves.to(self.hidden.weight.dtype), self.hidden.bias))
         modulation = pointwise(self.modulation.weight, hidden, self.modulation.bias + self.one)
         return modulation.unflatten(2, (height, width))
