@@ -65,10 +65,12 @@ def loads_without_recipe_and_data(run, name):
     model = vgen.load(run, stage=name)
     spec = model.clip_spec
     if isinstance(model, Samples):
-        image, label = torch.zeros(3, spec.height, spec.width), spec.class_names[0] if spec.class_names else None
-        given = {"image": image, "label": label} if model_inputs(model) else {}
-        clip = model.sample(n=1, **given, options={"steps": 2})
-        assert clip.shape == (1, 3, spec.frames, spec.height, spec.width) and clip.isfinite().all()
+        inputs, whole = model_inputs(model), (spec.channels, spec.frames, spec.height, spec.width)
+        given = {"image": torch.zeros(spec.channels, spec.height, spec.width)} if "image" in inputs else {}
+        given |= {"label": spec.class_names[0]} if "label" in inputs else {}
+        given |= {"video": torch.zeros(whole)} if "video" in inputs else {}
+        clip = model.sample(n=1, **given, options={"steps": 2} if hasattr(model, "sampler") else {})
+        assert clip.shape == (1, *whole) and clip.isfinite().all()
     else:
         video = torch.zeros(1, 3, max(2, spec.frames), spec.height, spec.width)
         assert model.reconstruct({"video": video}).shape == video.shape

@@ -4,6 +4,7 @@ from vgen.training.base import SingleLossModule, VideoModule
 from vgen.training.data_parallel import DataParallel
 from vgen.training.diffusion import Extension, VideoDiffusion
 from vgen.training.gan import AdversarialModule
+from vgen.training.prediction import FramePrediction
 from vgen.training.sampling import SamplesClips, StreamsClips
 from vgen.training.sharding import FullySharded
 
@@ -11,6 +12,7 @@ __all__ = [
     "AdversarialModule",
     "DataParallel",
     "Extension",
+    "FramePrediction",
     "FullySharded",
     "SamplesClips",
     "SingleLossModule",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vgen.conditioning import label_indices
 from vgen.errors import UserError
-from vgen.video import ClipSpec
+from vgen.video import ClipSpec, to_float
 from vgen.video.image import load_image
 
 
@@ -19,6 +19,8 @@ class SamplesClips:
     clip_spec: ClipSpec
     device: torch.device
     training: bool
+    past_frames: int = 1
+    """Frames of a condition `video`."""
 
     def generate(
         self, conditions: dict[str, Any], n: int, frames: int, seeds: list[int], options: dict[str, Any]
@@ -37,6 +39,7 @@ class SamplesClips:
         image: Any = None,
         label: str | int | list[str] | list[int] | None = None,
         text: str | list[str] | None = None,
+        video: Any = None,
     ) -> Tensor:
         """Generates clips; the result of clip i depends on its conditions and `seeds[i]` alone.
 
@@ -49,6 +52,8 @@ class SamplesClips:
             image: First frame: path, PIL image, array or tensor (see `load_image`), or a list of n of them.
             label: Class by name or index, or a list of n.
             text: Free text, or a list of n.
+            video: Clips whose last frames are given, in the model's size: tensor (C, T, H, W), uint8 or float in
+                [-1, 1], or a list of n of them.
 
         Returns:
             (n, C, T, H, W) in [-1, 1].
@@ -56,7 +61,7 @@ class SamplesClips:
         Raises:
             UserError: When a condition is missing or unknown, or the counts differ.
         """
-        conditions = dict(conditions or {}) | self.batch_conditions(n, image, label, text)
+        conditions = dict(conditions or {}) | self.batch_conditions(n, image, label, text, video)
         conditions, seeds = self._checked(conditions, n, seeds)
         with self._evaluating():
             return self.generate(conditions, n, frames or self.clip_spec.frames, seeds, dict(options or {}))
@@ -81,7 +86,9 @@ class SamplesClips:
         finally:
             self.train(was_training)  # type: ignore[attr-defined]
 
-    def batch_conditions(self, n: int, image: Any = None, label: Any = None, text: Any = None) -> dict[str, Any]:
+    def batch_conditions(
+        self, n: int, image: Any = None, label: Any = None, text: Any = None, video: Any = None
+    ) -> dict[str, Any]:
         """Turns what a person gives (see `sample`) into conditions in batch form."""
         spec = self.clip_spec
         result: dict[str, Any] = {}
@@ -94,6 +101,10 @@ class SamplesClips:
             result["text"] = [spec.class_names[index] if index >= 0 else None for index in result["label"].tolist()]
         if text is not None:
             result["text"] = list(text) if isinstance(text, (list, tuple)) else [text] * n
+        if video is not None:
+            clips = list(video) if isinstance(video, (list, tuple)) or video.ndim == 5 else [video]
+            clips = [to_float(clip) if clip.dtype == torch.uint8 else clip for clip in clips]
+            result["video"] = torch.stack(clips if len(clips) == n else clips * n)[:, :, -self.past_frames :]
         return result
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from vgen.errors import UserError
+from vgen.weights.legacy import read_legacy
 
 _HEAD_BYTES = 512
 
@@ -69,7 +70,7 @@ NUMPY = (
 """Names of the pieces that numpy numbers and arrays of numbers are pickled with."""
 
 
-def read_official(path: str | Path, allow: Sequence[str] = ()) -> dict[str, Any]:
+def read_official(path: str | Path, allow: Sequence[str] = (), modules: bool = False) -> dict[str, Any]:
     """Reads an official checkpoint: a torch file (zip or legacy form) or a safetensors file.
 
     Args:
@@ -77,6 +78,8 @@ def read_official(path: str | Path, allow: Sequence[str] = ()) -> dict[str, Any]
         allow: Full names of further classes or functions that the file may mention (`argparse.Namespace`). They are
             not imported or called; each becomes a dict `{"class": name, "arguments": [...], "state": ...}`. Numbers
             and numeric arrays of numpy are always read (as Python numbers and tensors).
+        modules: The file may hold whole modules, of allowed classes. Torch's own reader refuses those of its first
+            format.
 
     Returns:
         What the file holds: tensors on the CPU in plain containers.
@@ -96,7 +99,10 @@ def read_official(path: str | Path, allow: Sequence[str] = ()) -> dict[str, Any]
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             # Protocols newer than 2 either read well or end in an error below.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            if modules and kind == "legacy":
+                content = read_legacy(path, {name: stand_in for stand_in, name in stand_ins})
+            else:
+                content = torch.load(path, map_location="cpu", weights_only=True)
         content = _plain(content, str(path))
     except UserError:
         raise

@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 
@@ -201,3 +202,32 @@ def test_missing_folder_and_not_a_dict(tmp_path: Path) -> None:
     torch.save([torch.ones(1)], tmp_path / "list.pth")
     with pytest.raises(UserError, match="holds a list"):
         read_official(tmp_path / "list.pth")
+
+
+class Whole(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 3)
+
+
+def test_whole_modules_in_torch_first_format(tmp_path):
+    """Torch's own reader refuses them, whatever is allowed."""
+    path, module = tmp_path / "whole.pth", Whole()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch cannot read a test's source
+        torch.save({"net": module, "n": 3}, path, _use_new_zipfile_serialization=False)
+    allow = [f"{Whole.__module__}.Whole", "torch.nn.modules.linear.Linear"]
+    with pytest.raises(UserError):
+        read_official(path, allow)
+    found = read_official(path, allow, modules=True)
+    inside = found["net"]["state"]["_modules"]["layer"]["state"]["_parameters"]
+    assert found["n"] == 3 and torch.equal(inside["weight"], module.layer.weight)
+    with pytest.raises(UserError, match="Whole"):
+        read_official(path, allow[1:], modules=True)
+    content = path.read_bytes()
+    path.write_bytes(content[:-5])
+    with pytest.raises(UserError, match="cut short"):
+        read_official(path, allow, modules=True)
+    path.write_bytes(content.replace(b"torch.nn.modules.linear", b"os\nsystem\n").replace(b"collections", b"os"))
+    with pytest.raises(UserError):
+        read_official(path, allow, modules=True)

@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
         hint = "an auto-encoder only reconstructs; name another --stage" if several else None
         raise UserError(f"{type(trained.model).__name__} does not generate clips", str(args.run), hint)
     inputs = model_inputs(trained.model)
-    given = pictures(args, trained, "image" in inputs)
+    given = pictures(args, trained, inputs)
     said = words(args, trained, bool({"label", "text"} & inputs))
     clips = combinations(given, said, args.seeds or [args.seed + i for i in range(args.n)])
     out = args.out or trained.folder / "generated"

@@ -15,7 +15,7 @@ from vgen.errors import UserError
 
 @dataclass(frozen=True)
 class Picture:
-    """A first frame: its pixels (3, H, W) in [-1, 1] and where they came from."""
+    """What a clip begins with: pixels (3, H, W) in [-1, 1], or several past frames (C, t, H, W), and their source."""
 
     pixels: Tensor
     source: str
@@ -27,7 +27,7 @@ class Clip:
 
     Args:
         name: Of its files.
-        picture: Its first frame.
+        picture: Its first frame, or frames.
         word: Its class or text.
         seed: Of its noise.
     """
@@ -48,8 +48,13 @@ class Clip:
         }
 
 
-def pictures(args: argparse.Namespace, trained: Trained, needed: bool) -> list[Picture]:
-    """The first frames that are asked for, or those of the data where a picture is needed.
+def pictures(args: argparse.Namespace, trained: Trained, inputs: set[str]) -> list[Picture]:
+    """The first frames that are asked for, or those of the data where the model needs some.
+
+    Args:
+        args: The command's arguments.
+        trained: The model.
+        inputs: What it takes: `image`, or `video` for several frames, which only data can give.
 
     Raises:
         UserError: The model takes no picture, or there is none.
@@ -59,7 +64,12 @@ def pictures(args: argparse.Namespace, trained: Trained, needed: bool) -> list[P
     spec = trained.model.clip_spec
     if args.image and args.from_data is not None:
         raise UserError("--image and --from-data exclude each other", "vgen sample")
-    if not needed:
+    if "video" in inputs:
+        if args.image:
+            what = f"{type(trained.model).__name__} goes on behind {trained.model.past_frames} frames, not one picture"
+            raise UserError(what, "--image", "take past frames of the data: --from-data N")
+        return _first_frames(args, trained, trained.model.past_frames)
+    if "image" not in inputs:
         if args.image or args.from_data is not None:
             raise UserError(f"{type(trained.model).__name__} takes no picture", "--image")
         return []
@@ -68,8 +78,8 @@ def pictures(args: argparse.Namespace, trained: Trained, needed: bool) -> list[P
     return _first_frames(args, trained)
 
 
-def _first_frames(args: argparse.Namespace, trained: Trained) -> list[Picture]:
-    """First frames of test clips, of as many different subjects as there are."""
+def _first_frames(args: argparse.Namespace, trained: Trained, several: int | None = None) -> list[Picture]:
+    """First frames of test clips, one or several of each, of as many different subjects as there are."""
     from vgen.video import to_float
 
     count = 1 if args.from_data is None else args.from_data
@@ -87,7 +97,7 @@ def _first_frames(args: argparse.Namespace, trained: Trained) -> list[Picture]:
         item = dataset[index]
         if isinstance(item, Exception):
             raise item
-        found.append(Picture(to_float(item["video"][:, 0]), item["path"]))
+        found.append(Picture(to_float(item["video"][:, :several] if several else item["video"][:, 0]), item["path"]))
     return found
 
 

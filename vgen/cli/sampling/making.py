@@ -89,7 +89,8 @@ class Maker:
         """Pieces (n, C, t, H, W) uint8 behind those that the state knows of."""
         given: dict[str, Any] = {}
         if clips[0].picture is not None:
-            given["image"] = [clip.picture.pixels for clip in clips if clip.picture is not None]
+            key = "video" if clips[0].picture.pixels.ndim == 4 else "image"
+            given[key] = [clip.picture.pixels for clip in clips if clip.picture is not None]
         if clips[0].word is not None:
             given["text" if self.by_text else "label"] = [clip.word for clip in clips]
         seeds, n = [clip.seed for clip in clips], len(clips)
