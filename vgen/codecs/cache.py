@@ -61,7 +61,9 @@ class LatentCache:
         parts: list[Latent] = []
         for batch in batches:
             paths += batch["path"]
-            parts.append({name: value.float().cpu() for name, value in encode(batch).items()})
+            latent = encode(batch)
+            # Codes stay whole numbers, in the type that the encoder chose for them.
+            parts.append({name: (v.float() if v.is_floating_point() else v).cpu() for name, v in latent.items()})
         latents = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
         facts = {"key": self.key, "paths": json.dumps(paths)}
         write_atomic(self.file, lambda temporary: save_file(latents, temporary, metadata=facts))

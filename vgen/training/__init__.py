@@ -1,5 +1,6 @@
 """LightningModule bases, and the strategies that copy a model to all ranks or spread it over them."""
 
+from vgen.training.autoregressive import AutoregressiveCodes, CodeSampling
 from vgen.training.base import SingleLossModule, VideoModule
 from vgen.training.data_parallel import DataParallel
 from vgen.training.diffusion import Extension, VideoDiffusion
@@ -11,6 +12,8 @@ from vgen.training.sharding import FullySharded
 __all__ = [
     "AdversarialModule",
     "DataParallel",
+    "AutoregressiveCodes",
+    "CodeSampling",
     "Extension",
     "FramePrediction",
     "FullySharded",

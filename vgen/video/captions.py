@@ -23,7 +23,7 @@ def captioned_grid(clips: Sequence[Tensor], columns: int, captions: Sequence[str
     """Lays clips out in rows under a line of captions.
 
     Args:
-        clips: Clips (3, T, H, W) uint8 of one size, left to right and top to bottom.
+        clips: Clips (3 or 1, T, H, W) uint8 of one size, left to right and top to bottom.
         columns: Clips per row.
         captions: Text over each column; words that do not fit are cut. Empty: no line.
         side: Small clips are enlarged by a whole factor that keeps their longer side within this many pixels.
@@ -31,7 +31,7 @@ def captioned_grid(clips: Sequence[Tensor], columns: int, captions: Sequence[str
     Returns:
         (3, T, H', W') uint8.
     """
-    cells = [enlarge(clip, side) for clip in clips]
+    cells = [enlarge(clip.expand(3, -1, -1, -1), side) for clip in clips]
     grid = video_grid(cells, columns=columns, gap=GAP)
     if not any(captions):
         return grid

@@ -70,7 +70,7 @@ def figure(
     """Draws a figure.
 
     Args:
-        rows: Clips (3, T, h, w) uint8 of each named row. Those of the first row decide the size of a cell; smaller
+        rows: Clips (3 or 1, T, h, w) uint8 of each named row. Those of the first row decide the size of a cell; smaller
             ones are enlarged to it, shorter ones hold their last frame.
         captions: Text over each column; empty: no line.
         keys: A picture (3, k, k) uint8 under the name of a row, such as a colour wheel.
@@ -87,7 +87,8 @@ def figure(
     empty = torch.full((3, 1, height, width), PAPER, dtype=torch.uint8)
     cells = []
     for clips in rows.values():
-        cells += [_fit(clip, height, width) for clip in clips] + [empty] * (columns - len(clips))
+        # grey ones become colour, as labels and keys are
+        cells += [_fit(clip.expand(3, -1, -1, -1), height, width) for clip in clips] + [empty] * (columns - len(clips))
     grid = video_grid(cells, columns=columns, gap=GAP, value=PAPER)
     labels = [_label(name, (keys or {}).get(name), height) for name in names]
     sheet = video_grid([label[:, None] for label in labels], columns=1, gap=GAP, value=PAPER)

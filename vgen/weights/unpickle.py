@@ -232,6 +232,8 @@ def _plain(value: Any, where: str) -> Any:
             return _numpy_value(value, where)
         arguments = [_plain(item, where) for item in value.arguments]
         return {"class": value.name, "arguments": arguments, "state": _plain(value.state, where)}
+    if isinstance(value, type) and issubclass(value, Foreign):
+        return value.name  # a class that is named and not used, as Lightning's keys of callbacks
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, dict):

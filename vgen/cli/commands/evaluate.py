@@ -4,6 +4,7 @@ vgen evaluate GENERATED --real DIR --protocol NAME: two folders of videos or fra
 vgen evaluate GENERATED --data NAME --root DIR --protocol NAME: a folder and a data set (or a recipe's).
 vgen evaluate RUN --protocol NAME: a run, checkpoint or export, which samples by itself, on all ranks of torchrun;
 the same command goes on after a kill.
+vgen evaluate RUN --best-of 100: a run that predicts behind past frames, by its best prediction of each held-out clip.
 vgen evaluate RUN: an image-to-video run with classes, on held-out clips, by a compact classifier.
 """
 
@@ -24,6 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="chooses clips, requested classes and noise (default: 0)")
     add_sampling_arguments(parser, batch=16)
     parser.add_argument("--name", help="the result is NAME.json (default: the protocol's name, or image_to_video)")
+
+    best = parser.add_argument_group("predictions")
+    best.add_argument("--best-of", type=int, metavar="N", help="draws for each clip, of which the best counts")
+    best.add_argument("--frames", type=int, metavar="T", help="past and predicted frames (default: as trained)")
+    best.add_argument(
+        "--similarity",
+        choices=("svg", "finn"),
+        default="svg",
+        help="SSIM of SVG's released code (7x7 windows, range 2) or of Finn et al. (11x11 Gaussian, range 1)",
+    )
 
     how = parser.add_argument_group("under a protocol")
     how.add_argument("--protocol", metavar="NAME|FILE", help="one that vgen ships, or a .yaml file of your own")
@@ -74,6 +85,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: Something is missing, or does not fit.
     """
+    if args.best_of is not None:
+        if args.protocol is not None:
+            raise UserError("--best-of is a protocol of its own", "--protocol")
+        from vgen.cli.evaluation import best_of
+
+        return best_of.run(args)
     if args.protocol is None:
         given = ("change", "metrics", "detector", "real", "data", "data_option", "split", "keep_samples", "out")
         if named := [name for name in given if getattr(args, name)]:

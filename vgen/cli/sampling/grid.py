@@ -61,8 +61,8 @@ def _pieces(clips: Sequence[Clip], store: PieceStore) -> Iterator[Tensor]:
             for first in range(start, start + unit, wide):
                 row = [store.read(clip.name, number) for clip in clips[first : min(first + wide, start + unit)]]
                 if (picture := clips[first].picture) is not None:
-                    first = picture.pixels if picture.pixels.ndim == 3 else picture.pixels[:, -1]
-                    cells.append(to_uint8(first)[:, None].expand_as(row[0]))
+                    still = picture.pixels if picture.pixels.ndim == 3 else picture.pixels[:, -1]
+                    cells.append(to_uint8(still)[:, None].expand_as(row[0]))
                 cells += row
                 cells += [row[0].new_full(row[0].shape, 255)] * (wide - len(row))
         yield captioned_grid(cells, wide + pictures, captions)
