@@ -3,8 +3,8 @@
 LFAE-S and DM-S are LFDM's two stages at a size that a CPU can train; LFAE and DM are the published configurations of
 MUG. PVDM's rows have the sizes at which its official code was timed; VDM-S is video-diffusion-pytorch's U-Net at the
 size at which that code was timed, VDM its defaults. VIDM's two sizes are those at which its official code was timed;
-its steps clip gradients and average the weights, as that code's do, and rows named clip sample. The tiny rows are for
-tests of the benchmarks themselves.
+its steps clip gradients and average the weights, as that code's do, and rows named clip sample. SVG and VideoGPT have
+their published networks, and batches that a CPU can take. The tiny rows are for tests of the benchmarks themselves.
 """
 
 from collections.abc import Callable
@@ -37,6 +37,8 @@ from vgen.models.lfdm import (
 from vgen.models.pvdm import PVDM, PlaneAutoencoder, PlaneUNet, ViTAutoencoder
 from vgen.models.vidm import Layout, MotionGenerator, VIDMMotion
 from vgen.nn.flow import SpyNet
+from vgen.models.svg import SVG, SVGNetwork
+from vgen.models.videogpt import VQVAE, CodeTransformer, VideoGPT, VideoVQVAE
 from vgen.training import SingleLossModule
 from vgen.video import ClipSpec
 
@@ -201,7 +203,35 @@ _VIDM = {"model_channels": 32, "channel_mult": (1, 1, 2, 2), "num_head_channels"
 _VIDM_S = {**_VIDM, "num_res_blocks": 2, "attention_resolutions": (4,)}
 _VIDM_M = {**_VIDM, "num_res_blocks": 1, "attention_resolutions": (8,)}
 _TINY_VIDM = {**_VIDM, "num_res_blocks": 1, "channel_mult": (1, 1), "attention_resolutions": ()}
+
+
+def _svg(sizes: dict[str, Any], past: int, frames: int, side: int, on: bool) -> SVG:
+    """The release's step; its networks have no checkpointing."""
+    adam = partial(torch.optim.Adam, lr=0.002)
+    return SVG(_spec(frames, side), SVGNetwork(**sizes), past, optimizer=adam)
+
+
+def _vqvae(sizes: dict[str, Any], frames: int, side: int, on: bool) -> VideoVQVAE:
+    return VideoVQVAE(_spec(frames, side), VQVAE(**sizes), optimizer=partial(torch.optim.Adam, lr=3e-4))
+
+
+def _videogpt(first: dict[str, Any], sizes: dict[str, Any], cached: int, frames: int, side: int, on: bool) -> VideoGPT:
+    """A prior on cached codes of noise; the VQ-VAE does not run."""
+    prior = CodeTransformer(**sizes, **_switch(on))
+    codec, adam = _vqvae(first, frames, side, False), partial(torch.optim.Adam, lr=3e-4)
+    model = VideoGPT(_spec(frames, side), prior, codec, optimizer=adam)
+    with TemporaryDirectory() as folder:
+        model._cache = LatentCache(Path(folder) / "codes.safetensors", {})
+        codes = torch.randint(len(codec.network.codebook.embeddings), (cached, *model.code_shape), device="cpu")
+        paths = [str(number) for number in range(cached)]
+        model._cache.build([{"path": paths}], lambda _: {"codes": codes.short()})
+        model._cache.open()
+    return model
+
+
 _PLANES_64 = {"model_channels": 64}
+_THIN_VQVAE = {"hidden": 8, "res_layers": 1}
+_TINY_VQVAE = {**_THIN_VQVAE, "embedding_dim": 6, "codes": 12, "downsample": (2, 2, 2)}
 _TINY_PLANES = {"model_channels": 8, "num_res_blocks": 1, "channel_mult": (1,), "attention_resolutions": (1,)}
 _TINY_PLANES |= {"num_heads": 2, "norm_groups": 4}
 _TINY_VIT = {"channels": 8, "depth": 1, "heads": 2, "dim_head": 8, "projector_depth": 1, "projector_hidden": 8}
@@ -368,6 +398,54 @@ ROWS: dict[str, Row] = {
         frames=3,
         side=32,
         samples=True,
+    ),
+    "svg": Row(
+        "SVG-LP of svg_lp_bair.yaml (vgg 64), 2 past and 10 predicted frames, 64 px",
+        clips=4,
+        parameters=22_831_747,
+        module=partial(_svg, {"backbone": "vgg", "latent_dim": 64}, 2, 12, 64),
+        frames=12,
+        side=64,
+    ),
+    "svg-tiny": Row(
+        "tiny networks, 4 frames, 16 px",
+        clips=2,
+        parameters=4_155,
+        module=partial(_svg, {"frame_dim": 6, "latent_dim": 3, "width": 2, "rnn_size": 8}, 2, 4, 16),
+        frames=4,
+        side=16,
+    ),
+    "vqvae": Row(
+        "VQ-VAE of videogpt_ucf101.yaml, 16 frames, 64 px",
+        clips=2,
+        parameters=21_141_619,
+        module=partial(_vqvae, {}, 16, 64),
+        frames=16,
+        side=64,
+    ),
+    "vqvae-tiny": Row(
+        "tiny networks, 4 frames, 8 px",
+        clips=2,
+        parameters=8_417,
+        module=partial(_vqvae, _TINY_VQVAE, 4, 8),
+        frames=4,
+        side=8,
+    ),
+    "videogpt": Row(
+        "prior 576 wide, 4 heads, 8 layers, sparse, on cached codes (4x16x16) of 16 frames, 64 px",
+        clips=2,
+        parameters=33_232_320,
+        module=partial(_videogpt, _THIN_VQVAE, {"attention": "sparse"}, 2, 16, 64),
+        frames=16,
+        side=64,
+    ),
+    "videogpt-tiny": Row(
+        "a tiny prior on cached codes of 4 frames, 8 px",
+        clips=2,
+        parameters=14_888,
+        module=partial(_videogpt, _TINY_VQVAE, {"hidden_dim": 24, "heads": 2, "layers": 2}, 2, 4, 8),
+        frames=4,
+        side=8,
     ),
     "lfae-tiny": Row(
         "tiny networks, 2 frames, 32 px",

@@ -26,6 +26,8 @@ from vgen.models.lfdm.networks import (
 from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
 from vgen.models.pvdm.planes import PlaneGrid, join
 from vgen.models.score.networks import ADM, Preconditioned, ScoreNetwork, ScoreUNet
+from vgen.models.svg.networks import SVGNetwork
+from vgen.models.videogpt.networks import VQVAE, CodeTransformer
 from vgen.models.vidm.networks import ContentGenerator, Layout, MotionGenerator
 from vgen.nn.flow import SpyNet
 from vgen.video import ClipSpec
@@ -234,6 +236,45 @@ def score_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
     return inputs, outputs | {"adm": adm(inputs["x"], inputs["sigma"], inputs["label"])}
 
 
+def svg_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Both backbones and priors: a clip whose frames are known, and predictions under both statistics."""
+    if inputs is None:
+        inputs = {"video": image("video", 2, 4, 16, 16)[:, :, None], "noise": wave("noise", (2, 4, 3)).float()}
+    video, noise, outputs = inputs["video"], inputs["noise"], {}
+    for backbone, prior in (("dcgan", "learned"), ("vgg", "fixed")):
+        network = SVGNetwork(backbone, prior, 6, 3, 2, 8)
+        network.prepare(ClipSpec(4, 16, 16, 1))
+        fill(network)
+        made = network(video, noise[:, :3], 0)
+        outputs |= {f"{backbone}_frames": made.frames, f"{backbone}_mean": made.mean}
+        for statistics in ("running", "batch"):
+            with network.using(statistics):
+                state = network.begin(video[:, :2], noise[:, :1], 0)
+                outputs[f"{backbone}_{statistics}"] = network.step(state, noise[:, 3])[0]
+    return inputs, outputs
+
+
+def videogpt_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """The VQ-VAE with its codes, and priors with full and sparse attention, a class and given frames."""
+    if inputs is None:
+        inputs = {"video": wave("clip", (2, 3, 4, 8, 8)).float() / 2, "label": torch.tensor([0, 2])}
+    vqvae = fill(VQVAE(8, 6, 12, 1, (2, 2, 2)))
+    latents = vqvae.latent(inputs["video"]).movedim(1, -1).flatten(0, -2)
+    vqvae.codebook.embeddings.copy_(latents[::5][:12])
+    codes = vqvae.codes_of(inputs["video"])
+    outputs = {"codes": codes, "made": vqvae.from_codes(codes), "latent": vqvae.latent(inputs["video"])}
+    for name, kind in {
+        "class": {"class_conditional": True},
+        "frames": {"condition_frames": 1, "attention": "sparse"},
+    }.items():
+        prior = CodeTransformer(12, 2, 2, block=8, local_blocks=1, condition_widths=(4, 4, 8, 12), **kind)
+        prior.prepare((2, 4, 4), 12, 6, 3, 3, (8, 8))
+        fill(prior)
+        given = inputs["video"][:, :, :1] if name == "frames" else None
+        outputs[name] = prior(vqvae.codebook.lookup(codes), inputs["label"], given)
+    return inputs, outputs
+
+
 #: file name -> function: given the stored inputs (None: the recipe's), returns inputs and outputs
 GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
     "lfdm_lfae": lfdm_lfae,
@@ -245,4 +286,6 @@ GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
     "pvdm_unet": pvdm_unet,
     "vidm_generators": vidm_generators,
     "score_networks": score_networks,
+    "svg_networks": svg_networks,
+    "videogpt_networks": videogpt_networks,
 }

@@ -102,7 +102,6 @@ def predict_and_score(
     draws: int,
     similarity: Similarity = "svg",
     seed: int = 0,
-    batch_size: int = 16,
     options: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     report: Callable[[int], None] = lambda clips: None,
@@ -111,12 +110,12 @@ def predict_and_score(
 
     Args:
         model: Generates from `{"video": (n, C, P, H, W) in [-1, 1]}` clips that begin with these frames.
-        batches: Held-out clips: `video` (B, C, T, H, W), uint8 or in [-1, 1], T more than P; `subject` where known.
+        batches: Held-out clips, each batch generated at once: `video` (B, C, T, H, W), uint8 or in [-1, 1], T more than
+            P; `subject` where known.
         past: Past frames P.
         draws: Draws N for each clip.
         similarity: See `scores`.
         seed: Decides the noise.
-        batch_size: Clips generated at once.
         options: Sampler settings passed to the model.
         device: Where the model is.
         report: Called with the number of clips that are done.
@@ -135,18 +134,17 @@ def predict_and_score(
         still = ((video[:, :, past - 1 : past] + 1) / 2).expand_as(real)
         for name, score in measured.items():
             copied[name].append(score(still, real).cpu())
-        rows = torch.arange(clips).repeat_interleave(draws)
         parts: dict[str, list[Tensor]] = {name: [] for name in measured}
-        for start in range(0, len(rows), batch_size):
-            chosen = rows[start : start + batch_size].to(video.device)
-            seeds = [clip_seed(seed, done * draws + number) for number in range(start, start + len(chosen))]
-            given = {"video": video[chosen, :, :past]}
-            made = model.sample(given, len(chosen), frames=length, seeds=seeds, options=dict(options or {}))
+        # Different clips at once, never draws of one: a model may normalise by statistics of its batch.
+        for number in range(draws):
+            seeds = [clip_seed(seed, (done + clip) * draws + number) for clip in range(clips)]
+            given = {"video": video[:, :, :past]}
+            made = model.sample(given, clips, frames=length, seeds=seeds, options=dict(options or {}))
             made = (made[:, :, past:].clamp(-1, 1) + 1) / 2
             for name, score in measured.items():
-                parts[name].append(score(made.to(real), real[chosen]).cpu())
+                parts[name].append(score(made.to(real), real).cpu())
         for name, found in parts.items():
-            drawn[name].append(torch.cat(found).unflatten(0, (clips, draws)))
+            drawn[name].append(torch.stack(found, 1))
         done += clips
         report(done)
     known = [name for name in subjects if name]

@@ -112,7 +112,7 @@ class FramePrediction(StreamsClips, SingleLossModule):
     def _noise(self, noise: ClipNoise, n: int, frames: range) -> Tensor:
         """Standard normal (n, frames, latent); that of a frame is a function of the clip's seed and its number."""
         drawn = [noise(frame, (n, self.latent_dim)) for frame in frames]
-        return torch.stack(drawn, 1).to(self.device, self.dtype) if drawn else torch.zeros(n, 0, self.latent_dim)
+        return torch.stack(drawn, 1).to(self.device).to(self.dtype) if drawn else torch.zeros(n, 0, self.latent_dim)
 
     def _past(self, conditions: dict[str, Any]) -> Tensor:
         if set(conditions) != {"video"}:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks import gpu_check, step_time
+from benchmarks import decoding, gpu_check, step_time
 from benchmarks.cases import ROWS, Variant, build
 from benchmarks.environment import cpu_name, facts, slug
 from benchmarks.timing import ROOT, Subject, Timed, Worker, quartiles, ratio, take_turns
@@ -23,7 +23,10 @@ def test_rows_have_the_stated_sizes(name):
         assert row.batch(1, "cpu")["video"].shape == (1, 3, row.frames, row.side, row.side)
 
 
-@pytest.mark.parametrize("name", ["lfae-tiny", "dm-tiny", "pvdm-ae-tiny", "pvdm-dm-tiny", "vdm-tiny", "vidm-tiny"])
+TINY = [name for name, row in ROWS.items() if name.endswith("-tiny") and not row.samples]
+
+
+@pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("variant", [Variant(), Variant(precision="bf16"), Variant(checkpointing=True)], ids=str)
 def test_a_step_trains(name, variant):
     if name == "vidm-tiny" and variant.checkpointing:
@@ -170,3 +173,12 @@ def test_benchmarks_print_help():
         with pytest.raises(SystemExit) as stop:
             module.main(["--help"])
         assert stop.value.code == 0
+
+
+def test_seconds_per_code(tmp_path, capsys):
+    out = tmp_path / "decoding.json"
+    small = ["--grid", "2", "4", "4", "--hidden", "12", "--layers", "1", "--heads", "2", "--last", "3"]
+    assert decoding.main([*small, "--out", str(out)]) == 0
+    content = json.loads(out.read_text())
+    assert content["codes"] == 32 and content["ratio"] == content["anew"]["median"] / content["kept"]["median"]
+    assert "times as fast" in capsys.readouterr().out

@@ -41,31 +41,30 @@ def run(args: argparse.Namespace) -> int:
 
     found = predict_and_score(
         model,
-        batches(data, "test", clips, args.seed, max(1, args.batch // args.best_of)),
+        batches(data, "test", clips, args.seed, args.batch),
         past,
         args.best_of,
         args.similarity,
         args.seed,
-        args.batch,
         options,
         trained.device,
         report,
     )
     name = args.name or f"best_of_{args.best_of}"
     folder = trained.folder / "evaluation"
-    curves = found.curves(args.seed)
+    figures, curves = found.summary(args.seed), found.curves(args.seed)
     plot_curves(folder / f"{name}.png", curves, past, f"best of {args.best_of}")
     settings = _settings(args, trained, past, frames) | {"seconds": {"all": round(time.monotonic() - start, 1)}}
     result = {
         "protocol": f"best_of_{args.best_of}/{args.similarity}",
-        "metrics": found.summary(args.seed),
+        "metrics": figures,
         "settings": settings,
         "curves": {"first_frame": past, **curves},
         "note": "Mean over predicted frames; of each clip the draw with the best mean counts, for each score its own. "
         "Intervals: 95 % bootstrap.",
     }
     write_json(folder / f"{name}.json", result)
-    for figure, metric in result["metrics"].items():
+    for figure, metric in figures.items():
         shown = f"{metric['value']:.4f} {metric['unit']}".rstrip()
         print(f"{figure:<28} {shown:<12} {metric['low']:.4f} to {metric['high']:.4f}  ({metric['n']} clips)")
     print(f"written to {folder / name}.json and .png")

@@ -71,6 +71,18 @@ def test_all_frames_at_once_are_one_call_for_each(calls):
         torch.testing.assert_close(getattr(norm, name), getattr(reference, name))
 
 
+def test_all_frames_together_are_one_batch():
+    x = torch.randn(3, 5, 4, 6, 6, dtype=torch.double)
+    norm, reference = FrameNorm(4, "together").double(), nn.BatchNorm2d(4).double()
+    reference.load_state_dict(norm.state_dict())
+    torch.testing.assert_close(norm(x).flatten(0, 1), reference(x.flatten(0, 1)))
+    torch.testing.assert_close(norm.running_var, reference.running_var)
+    norm.eval(), reference.eval()
+    torch.testing.assert_close(norm(x).flatten(0, 1), reference(x.flatten(0, 1)))
+    made = network("vgg", "learned", 16, 1, 3, frame_dim=6, width=2, rnn_size=8, normalise="clip")
+    assert {part.calls for part in made.modules() if isinstance(part, FrameNorm)} == {"together"}
+
+
 def test_statistics_of_evaluation():
     x, norm = torch.randn(3, 2, 4, 6, 6) * 3 + 1, FrameNorm(4).eval()
     before = copy.deepcopy(norm.state_dict())

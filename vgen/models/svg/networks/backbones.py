@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vgen.errors import UserError
-from vgen.models.svg.networks.layers import ConvUnit, by_frame, initialised
+from vgen.models.svg.networks.layers import Calls, ConvUnit, by_frame, initialised
 
 Kind = Literal["dcgan", "vgg"]
-Calls = Literal["once", "twice"]
 _COARSEST = 4  # side of the features that become the vector
 _WIDEST = 8  # channels of the widest level, in multiples of the first one's
 
@@ -89,13 +88,14 @@ class Decoder(nn.Module):
         channels: Colour channels.
         width: Channels of the finest level.
         dim: Size of the vector.
+        calls: See `FrameNorm`.
     """
 
-    def __init__(self, kind: Kind, side: int, channels: int, width: int, dim: int) -> None:
+    def __init__(self, kind: Kind, side: int, channels: int, width: int, dim: int, calls: Calls = "once") -> None:
         super().__init__()
         self.kind = kind
         widths = level_widths(side, width)
-        self.foot = ConvUnit(nn.ConvTranspose2d(dim, widths[-1], _COARSEST))
+        self.foot = ConvUnit(nn.ConvTranspose2d(dim, widths[-1], _COARSEST), calls)
         self.levels = nn.ModuleList()
         for level in reversed(range(len(widths))):
             inputs, outputs = 2 * widths[level], widths[max(level - 1, 0)]
@@ -106,7 +106,7 @@ class Decoder(nn.Module):
                 sizes = [inputs, *inner, outputs]
                 convs = [_conv3(a, b) for a, b in pairwise(sizes)]
             # The finest level ends in the picture itself.
-            self.levels.append(nn.Sequential(*(ConvUnit(conv) for conv in (convs if level else convs[:-1]))))
+            self.levels.append(nn.Sequential(*(ConvUnit(conv, calls) for conv in (convs if level else convs[:-1]))))
         last = nn.ConvTranspose2d(2 * width, channels, 4, 2, 1) if kind == "dcgan" else None
         self.last = initialised(last or nn.ConvTranspose2d(width, channels, 3, 1, 1))
 

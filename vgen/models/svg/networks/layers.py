@@ -9,20 +9,24 @@ from torch import Tensor, nn
 from vgen.nn.precision import FullPrecisionBuffers
 
 Statistics = Literal["running", "batch"]
-Layer = TypeVar("Layer", nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+Calls = Literal["once", "twice", "together"]
+Layer = TypeVar("Layer", bound=nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
 
 
 class FrameNorm(FullPrecisionBuffers):
     """BatchNorm with statistics of each frame of the clips by itself, as a network has that is called frame by frame.
 
     SVG encodes and decodes one frame at a time: every call normalises by the statistics of one moment of all clips of
-    the batch, and moves the running ones. This gives the numbers of these calls, and the same gradients, in one.
+    the batch, and moves the running ones. This gives the numbers of these calls, and the same gradients, in one. What
+    moments have in common with each other, and so the running statistics, says little about each of them: SVG-LP's
+    release samples by the statistics of the batch of samples (`statistics`).
 
     Args:
         channels: Channels C.
         calls: How often a frame goes through the network in a training step: `once`; or `twice` but for the first and
             the last frame, which is what SVG-LP's encoder does (as input, and as target of the step before). Twice the
-            same output, but the running statistics move twice.
+            same output, but the running statistics move twice. `together`: not as SVG, but as BatchNorm usually is: all
+            frames of all clips have the same statistics, which running ones then stand for.
         momentum: Of the running statistics, for each call.
         eps: Added to the variance.
     """
@@ -31,9 +35,7 @@ class FrameNorm(FullPrecisionBuffers):
     running_var: Tensor
     num_batches_tracked: Tensor
 
-    def __init__(
-        self, channels: int, calls: Literal["once", "twice"] = "once", momentum: float = 0.1, eps: float = 1e-5
-    ) -> None:
+    def __init__(self, channels: int, calls: Calls = "once", momentum: float = 0.1, eps: float = 1e-5) -> None:
         super().__init__()
         self.calls, self.momentum, self.eps = calls, momentum, eps
         self.statistics: Statistics = "running"  # of evaluation; see `SVGNetwork.using`
@@ -46,10 +48,10 @@ class FrameNorm(FullPrecisionBuffers):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, C, H, W) -> the same shape."""
-        if not self.training and self.statistics == "running":
-            flat = x.flatten(0, 1)
+        together = self.training and self.calls == "together"
+        if together or (not self.training and self.statistics == "running"):
             own = (self.running_mean, self.running_var, self.weight, self.bias)
-            return F.batch_norm(flat, *own, eps=self.eps).view_as(x)
+            return F.batch_norm(x.flatten(0, 1), *own, together, self.momentum, self.eps).view_as(x)
         frames = x.shape[1]
         # A frame's channels beside the next one's: a view, and one kernel for all frames. Of momentum 1, it leaves the
         # frames' own statistics behind.
@@ -89,7 +91,7 @@ class ConvUnit(nn.Module):
     def __init__(
         self,
         conv: nn.Conv2d | nn.ConvTranspose2d,
-        calls: Literal["once", "twice"] = "once",
+        calls: Calls = "once",
         activation: Literal["leaky_relu", "tanh"] = "leaky_relu",
     ) -> None:
         super().__init__()

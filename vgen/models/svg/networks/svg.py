@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vgen.configurable import Configurable
 from vgen.errors import UserError
 from vgen.models.svg.networks.backbones import Decoder, Encoder, Kind
-from vgen.models.svg.networks.layers import FrameNorm, Statistics
+from vgen.models.svg.networks.layers import Calls, FrameNorm, Statistics
 from vgen.models.svg.networks.recurrent import DeterministicLSTM, GaussianLSTM
 from vgen.models.svg.networks.recurrent import State as LSTMState
 from vgen.video import ClipSpec
@@ -59,6 +59,8 @@ class SVGNetwork(Configurable, nn.Module):
         predictor_layers: Layers of the LSTM that predicts.
         posterior_layers: Layers of the LSTM of q.
         prior_layers: Layers of the LSTM of p.
+        normalise: What BatchNorm's statistics in training are of: all clips at one `frame`, as published, under which
+            the running statistics fit no frame well; or all frames of the `clip`s, under which they fit.
     """
 
     encoder: Encoder
@@ -75,8 +77,10 @@ class SVGNetwork(Configurable, nn.Module):
         predictor_layers: int = 2,
         posterior_layers: int = 1,
         prior_layers: int = 1,
+        normalise: Literal["frame", "clip"] = "frame",
     ) -> None:
         super().__init__()
+        self.normalise: Literal["frame", "clip"] = normalise
         self.latent_dim = 0 if prior == "none" else latent_dim
         self.backbone, self.frame_dim, self.width = backbone, frame_dim, width
         self.frame_predictor = DeterministicLSTM(frame_dim + self.latent_dim, frame_dim, rnn_size, predictor_layers)
@@ -94,8 +98,10 @@ class SVGNetwork(Configurable, nn.Module):
             raise UserError(what, "data.init_args.size")
         sizes = (self.backbone, clip_spec.height, clip_spec.channels, self.width, self.frame_dim)
         # SVG-LP's release encodes a frame as target and again as input; SVG-FP's encodes each once.
-        self.encoder = Encoder(*sizes, calls="once" if self.prior is None else "twice")
-        self.decoder = Decoder(*sizes)
+        calls: Calls = "once" if self.prior is None else "twice"
+        together = self.normalise == "clip"
+        self.encoder = Encoder(*sizes, "together" if together else calls)
+        self.decoder = Decoder(*sizes, "together" if together else "once")
 
     @contextmanager
     def using(self, statistics: Statistics) -> Iterator[None]:

@@ -48,6 +48,14 @@ class BlockLayout(nn.Module):
     def __init__(self, shape: Shape, block: int, local_blocks: int) -> None:
         super().__init__()
         self.block, self.length = block, shape[0] * shape[1] * shape[2]
+        device = torch.empty(0).device  # where modules are made now; the table itself is drawn up on the CPU
+        with torch.device("cpu"):
+            seen, mask = self._tables(shape, block, local_blocks)
+        self.register_buffer("seen", seen.to(device), persistent=False)
+        self.register_buffer("mask", mask.to(device), persistent=False)
+
+    def _tables(self, shape: Shape, block: int, local_blocks: int) -> tuple[Tensor, Tensor]:
+        """Blocks that each block sees, (blocks, most), and which of their tokens, (blocks, block, most block)."""
         layout = strided_layout(shape, block, local_blocks)
         blocks, most = len(layout), int(layout.sum(1).max())
         # Numbers of the blocks that each one sees, filled up with its own, which the mask then leaves out.
@@ -59,11 +67,10 @@ class BlockLayout(nn.Module):
         query = torch.arange(blocks * block).view(blocks, block, 1)
         key = (seen[:, :, None] * block + torch.arange(block)).flatten(1)[:, None]
         mask = (key <= query) & real.repeat_interleave(block, 1)[:, None]
-        self.register_buffer("seen", seen, persistent=False)
-        self.register_buffer("mask", mask, persistent=False)
         rows = mask.flatten(0, 1)[: self.length]
         keys = key.expand(-1, block, -1).flatten(0, 1)
         self._keys = [keys[position][rows[position]].sort().values for position in range(self.length)]
+        return seen, mask
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention of (N, heads, L, D) within the layout."""
@@ -131,7 +138,7 @@ class AxialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> the same shape."""
         tokens = x.movedim(1, -1)
-        out = 0
+        out = torch.zeros_like(tokens)
         for axis, part in ((3, self.width), (2, self.height), (1, self.time)):
             lines = tokens.movedim(axis, -2)
             flat = lines.flatten(0, -3)

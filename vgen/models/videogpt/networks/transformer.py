@@ -47,10 +47,14 @@ class Norm(nn.Module):
         """(B, L, C) -> the same shape, for classes (B,)."""
         wide = at_least_fp32(x)
         variance, mean = torch.var_mean(wide, -1, correction=0, keepdim=True)
-        gain, bias = self.gain, self.bias
-        if label is not None and self.classes:
-            gain, bias = 1 + gain[label][:, None], bias[label][:, None]
+        gain, bias = self._of(label)
         return ((wide - mean) * (_EPS + variance.rsqrt()) * gain + bias).to(x.dtype)
+
+    def _of(self, label: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Gain and bias, (C,) or, for classes, (B, 1, C)."""
+        if label is None or not self.classes:
+            return self.gain, self.bias
+        return 1 + self.gain[label][:, None], self.bias[label][:, None]
 
 
 class GridPositions(nn.Module):
@@ -113,7 +117,11 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, label: Tensor | None, features: Tensor | None, layout: BlockLayout | None) -> Tensor:
         """(B, L, C) -> the same shape."""
         x = x + self.dropout(self.attention(self.norm(x, label), layout))
-        return self._rest(x, label, None if self.condition is None else self.condition.memory(features))
+        return self._rest(x, label, self.memory(features))
+
+    def memory(self, features: Tensor | None) -> Memory | None:
+        """Keys and values of given frames' features; None where none are given."""
+        return None if self.condition is None or features is None else self.condition.memory(features)
 
     def step(
         self,
@@ -306,7 +314,7 @@ class Decoding:
         self.network, self.label, self.position = network, label, 0
         self.caches = [KeyValues(network.length) for _ in network.blocks]
         self.memories: list[Memory | None] = [
-            None if features is None else block.condition.memory(features)  # type: ignore[union-attr, operator]
+            block.memory(features)  # type: ignore[operator]
             for block in network.blocks
         ]
         self._positions = network.positions()
