@@ -35,10 +35,10 @@ from vgen.models.lfdm import (
     Unet3D,
 )
 from vgen.models.pvdm import PVDM, PlaneAutoencoder, PlaneUNet, ViTAutoencoder
-from vgen.models.vidm import Layout, MotionGenerator, VIDMMotion
-from vgen.nn.flow import SpyNet
 from vgen.models.svg import SVG, SVGNetwork
 from vgen.models.videogpt import VQVAE, CodeTransformer, VideoGPT, VideoVQVAE
+from vgen.models.vidm import Layout, MotionGenerator, VIDMMotion
+from vgen.nn.flow import SpyNet
 from vgen.training import SingleLossModule
 from vgen.video import ClipSpec
 

@@ -11,9 +11,9 @@ from vgen.training.sharding import FullySharded
 
 __all__ = [
     "AdversarialModule",
-    "DataParallel",
     "AutoregressiveCodes",
     "CodeSampling",
+    "DataParallel",
     "Extension",
     "FramePrediction",
     "FullySharded",
