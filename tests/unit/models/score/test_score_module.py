@@ -69,7 +69,7 @@ def test_training_and_sampling(make):
 def test_ranges():
     """VE's networks see [0, 1], and clips leave in [-1, 1]."""
     model = ve()
-    frames = model._frames({"video": torch.full((1, 3, 3, 8, 8), -1.0)})
+    frames = model._samples({"video": torch.full((1, 3, 3, 8, 8), -1.0)})
     assert not frames.any() and not model.centered and vp().centered
     model.sampler = PredictorCorrector(1)
     model.output = lambda x, t, label=None: (0.5 - x) / (t**2).view(-1, 1, 1, 1)
