@@ -255,14 +255,15 @@ def svg_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
 
 
 def videogpt_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
-    """The VQ-VAE with its codes, and priors with full and sparse attention, a class and given frames."""
+    """The VQ-VAE to its latent and from codes, and priors with full and sparse attention, a class and given frames."""
     if inputs is None:
         inputs = {"video": wave("clip", (2, 3, 4, 8, 8)).float() / 2, "label": torch.tensor([0, 2])}
+        # Which code is the nearest can hang on the last bit: they are given.
+        inputs["codes"] = (torch.arange(64) * 7 % 12).view(2, 2, 4, 4)
     vqvae = fill(VQVAE(8, 6, 12, 1, (2, 2, 2)))
-    latents = vqvae.latent(inputs["video"]).movedim(1, -1).flatten(0, -2)
-    vqvae.codebook.embeddings.copy_(latents[::5][:12])
-    codes = vqvae.codes_of(inputs["video"])
-    outputs = {"codes": codes, "made": vqvae.from_codes(codes), "latent": vqvae.latent(inputs["video"])}
+    vqvae.codebook.embeddings.copy_(wave("codes", (12, 6)).float())
+    codes = inputs["codes"]
+    outputs = {"made": vqvae.from_codes(codes), "latent": vqvae.latent(inputs["video"])}
     for name, kind in {
         "class": {"class_conditional": True},
         "frames": {"condition_frames": 1, "attention": "sparse"},
