@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.cases import ROWS, Precision, Variant, autocast
+from benchmarks.cases import Precision, Variant, autocast
+from benchmarks.rows import ROWS
 from vgen.models.lfdm import LFDM
 
 _BOTH: tuple[Precision, Precision] = ("32", "bf16")

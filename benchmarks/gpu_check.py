@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.cases import ROWS, Variant
+from benchmarks.cases import Variant
 from benchmarks.drift import BOUNDS, drift
 from benchmarks.environment import cpu_name, facts, gpu_name, slug
+from benchmarks.rows import ROWS
 from benchmarks.step_time import HEADER, RESULTS, measure
 from benchmarks.timing import ROOT, Subject, Worker
 from vgen.files import write_json

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.cases import ROWS, Variant
+from benchmarks.cases import Variant
 from benchmarks.environment import cpu_name, facts, gpu_name, slug
+from benchmarks.rows import ROWS
 from benchmarks.timing import Subject, Timed, ratio, take_turns
 from vgen.files import write_json
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmarks import decoding, gpu_check, step_time
-from benchmarks.cases import ROWS, Variant, build
+from benchmarks.cases import Variant, build
 from benchmarks.environment import cpu_name, facts, slug
+from benchmarks.rows import ROWS
 from benchmarks.timing import ROOT, Subject, Timed, Worker, quartiles, ratio, take_turns
 
 
