@@ -23,7 +23,7 @@ from vgen.models.lfdm.networks import (
     RegionPredictorConfig,
     Unet3D,
 )
-from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
+from vgen.models.pvdm import PatchDiscriminator, PlaneUNet, ViTAutoencoder
 from vgen.models.pvdm.planes import PlaneGrid, join
 from vgen.models.score.networks import ADM, Preconditioned, ScoreNetwork, ScoreUNet
 from vgen.models.svg.networks import SVGNetwork

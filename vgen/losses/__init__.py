@@ -1,6 +1,6 @@
 """Losses that are configured by plain data and know no family."""
 
-from vgen.losses.adversarial import AdversarialLoss, discriminator_loss, feature_matching
+from vgen.losses.adversarial import AdversarialLoss, adaptive_weight, discriminator_loss, feature_matching
 from vgen.losses.equivariance import RandomTransform, TransformConfig, equivariance_affine, equivariance_shift
 from vgen.losses.lpips import LPIPS
 from vgen.losses.perceptual import FrozenVGG19, VGGPyramid
@@ -16,6 +16,7 @@ __all__ = [
     "RandomTransform",
     "TransformConfig",
     "VGGPyramid",
+    "adaptive_weight",
     "discriminator_loss",
     "equivariance_affine",
     "equivariance_shift",

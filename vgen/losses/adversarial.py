@@ -29,6 +29,21 @@ def discriminator_loss(real: Tensor, fake: Tensor, kind: AdversarialLoss = "hing
     return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
 
 
+def adaptive_weight(loss: Tensor, judgement: Tensor, weight: Tensor, largest: float) -> Tensor:
+    """Of a discriminator's judgement, so that it pulls at the last layer as much as the reconstruction does.
+
+    Ratio of the norms of the gradients that both send to that layer (Esser et al. 2021, equation 7), detached.
+
+    Args:
+        loss: Distance of the reconstruction from the original; its graph is kept.
+        judgement: What the generator minimises against the discriminator; its graph is kept.
+        weight: Weights of the decoder's last layer.
+        largest: Upper bound of the ratio.
+    """
+    norms = [torch.autograd.grad(term, weight, retain_graph=True)[0].float().norm() for term in (loss, judgement)]
+    return (norms[0] / (norms[1] + 1e-4)).clamp(max=largest).detach()
+
+
 def feature_matching(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
     """Sum over layers of the mean L1 distance of a discriminator's features (Wang et al. 2018, equation 4), in fp32.
 

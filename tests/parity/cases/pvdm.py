@@ -21,8 +21,9 @@ from vgen.models.pvdm.losses import (
     generator_terms,
     reconstruction_terms,
 )
-from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
+from vgen.models.pvdm.networks import PlaneUNet, ViTAutoencoder
 from vgen.models.pvdm.planes import PlaneGrid, join
+from vgen.nn.patch_discriminator import PatchDiscriminator
 from vgen.training.schedules import LinearWarmup
 from vgen.video import ClipSpec
 

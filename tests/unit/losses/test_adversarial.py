@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vgen.errors import UserError
-from vgen.losses import LPIPS, discriminator_loss, feature_matching
+from vgen.losses import LPIPS, adaptive_weight, discriminator_loss, feature_matching
 
 
 def test_hinge_and_logistic_losses():
@@ -53,3 +53,13 @@ def test_lpips_without_its_weights_says_where_they_belong(tmp_path):
     with pytest.raises(UserError, match="VGG16 weights for LPIPS are not at") as error:
         LPIPS(str(tmp_path / "none.pth"))
     assert "vgg16-397923af.pth" in str(error.value.hint) and "perceptual: null" in str(error.value.hint)
+
+
+def test_the_adaptive_weight_balances_gradients_at_a_layer():
+    layer, x = torch.nn.Parameter(torch.tensor([1.0, 2.0])), torch.tensor([3.0, 4.0])
+    loss, judgement = (layer * x).sum() * 2, (layer * x).sum() / 10  # gradients of norms 10 and 0.5
+    weight = adaptive_weight(loss, judgement, layer, 1e4)
+    assert float(weight) == pytest.approx(10 / 0.5, rel=1e-3) and not weight.requires_grad
+    assert adaptive_weight(loss, judgement, layer, 7.0) == 7
+    (loss + weight * judgement).backward()
+    torch.testing.assert_close(layer.grad, 4 * x, rtol=1e-3, atol=0)

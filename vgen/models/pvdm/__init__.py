@@ -4,7 +4,8 @@ from vgen.models.card import FamilyCard
 from vgen.models.pvdm.autoencoder_module import PlaneAutoencoder
 from vgen.models.pvdm.losses import LossWeights
 from vgen.models.pvdm.module import PVDM
-from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
+from vgen.models.pvdm.networks import PlaneUNet, ViTAutoencoder
+from vgen.nn.patch_discriminator import PatchDiscriminator
 
 FAMILY = FamilyCard(
     name="pvdm",

@@ -16,8 +16,9 @@ from vgen.models.pvdm.losses import (
     generator_terms,
     reconstruction_terms,
 )
-from vgen.models.pvdm.networks import PatchDiscriminator, ViTAutoencoder
+from vgen.models.pvdm.networks import ViTAutoencoder
 from vgen.models.pvdm.planes import PlaneGrid
+from vgen.nn.patch_discriminator import PatchDiscriminator
 from vgen.nn.precision import at_least_fp32
 from vgen.training import AdversarialModule
 from vgen.training.gan import Batch, cut

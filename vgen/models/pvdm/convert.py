@@ -8,7 +8,8 @@ from vgen.errors import UserError
 from vgen.models.pvdm import weights
 from vgen.models.pvdm.autoencoder_module import PlaneAutoencoder
 from vgen.models.pvdm.module import PVDM
-from vgen.models.pvdm.networks import PatchDiscriminator, PlaneUNet, ViTAutoencoder
+from vgen.models.pvdm.networks import PlaneUNet, ViTAutoencoder
+from vgen.nn.patch_discriminator import PatchDiscriminator
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import RUN, describe_model
 from vgen.weights.export import Export

@@ -4,6 +4,7 @@ from vgen.models.card import FamilyCard
 from vgen.models.video_ldm.autoencoder_module import VideoAutoencoder
 from vgen.models.video_ldm.module import VideoLDM
 from vgen.models.video_ldm.networks import Autoencoder3D, FrameAutoencoder, LVDMUnet
+from vgen.nn.patch_discriminator import PatchDiscriminator
 
 FAMILY = FamilyCard(
     name="video_ldm",
@@ -17,6 +18,7 @@ FAMILY = FamilyCard(
         "LVDM U-Net": 548_904_580,
         "LVDM 3D auto-encoder": 19_446_759,
         "KL-f8 auto-encoder of frames": 83_653_863,
+        "PatchDiscriminator of frames": 2_765_633,
         "Unet3D dim 128, mults 1 2 4 4, 4 channels": 72_606_980,
     },
     parity_vectors=2,
@@ -25,4 +27,12 @@ FAMILY = FamilyCard(
     recipes=("ldm",),
 )
 
-__all__ = ["FAMILY", "Autoencoder3D", "FrameAutoencoder", "LVDMUnet", "VideoAutoencoder", "VideoLDM"]
+__all__ = [
+    "FAMILY",
+    "Autoencoder3D",
+    "FrameAutoencoder",
+    "LVDMUnet",
+    "PatchDiscriminator",
+    "VideoAutoencoder",
+    "VideoLDM",
+]

@@ -1,10 +1,12 @@
 """Latent video diffusion: networks, auto-encoder, scaling of the latent, sampling, and the released files' names."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, Trainer
 
 from tests.released import lvdm_autoencoder_state, lvdm_file
 from tests.tiny_vdm import FRAMES, clip_autoencoder, frame_autoencoder, lvdm_unet, spec, unet, video_ldm
@@ -12,7 +14,16 @@ from vgen.codecs import LatentCodec, LatentScaling
 from vgen.errors import UserError
 from vgen.losses import LPIPS
 from vgen.models.vdm import Unet3D
-from vgen.models.video_ldm import FAMILY, Autoencoder3D, FrameAutoencoder, LVDMUnet, VideoAutoencoder, VideoLDM, weights
+from vgen.models.video_ldm import (
+    FAMILY,
+    Autoencoder3D,
+    FrameAutoencoder,
+    LVDMUnet,
+    PatchDiscriminator,
+    VideoAutoencoder,
+    VideoLDM,
+    weights,
+)
 
 RELEASED: dict[str, Any] = {
     "image_size": 32,
@@ -55,7 +66,10 @@ def test_full_size_counts():
     parts.append(count(autoencoder.decoder) + count(autoencoder.post_quant_conv))
     assert parts == [7_458_952 + 72, 11_987_715 + 20] and count(autoencoder) == sum(parts) == 19_446_759
     assert count(frames) == 83_653_863
-    found = [count(released), count(autoencoder), count(frames), count(latent)]
+    judge = PatchDiscriminator(2, padding=1, norm_bias=False)
+    # kernels of 16 cells; biases of the first and the last; gains and biases of the norms
+    assert count(judge) == 16 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512 + 512) + 65 + 2 * (128 + 256 + 512)
+    found = [count(released), count(autoencoder), count(frames), count(judge), count(latent)]
     assert list(FAMILY.parameters.values()) == found
     with pytest.raises(UserError, match="context_dim"):
         weights.unet_arguments(RELEASED | {"context_dim": 768})
@@ -123,6 +137,53 @@ def test_the_autoencoder_trains_and_is_a_codec(build):
     assert {k: tuple(v.shape[1:]) for k, v in latent.items()} == model.latent_spec(model.clip_spec)
     made = model.reconstruct(clips())
     assert made.shape == (2, 3, FRAMES, SIDE, SIDE) and made.abs().max() <= 1
+
+
+@pytest.mark.parametrize("build", [frame_autoencoder, clip_autoencoder], ids=["frames", "clips"])
+def test_the_discriminator_pulls_with_its_share(build):
+    judge = PatchDiscriminator(2, 4, 1, padding=1, norm_bias=False)
+    torch.nn.init.normal_(judge.blocks[-1].conv.weight)  # of weight: the adaptive one stays below its bound
+    model = build(kl_weight=0.5, image_discriminator=judge, adversarial_weight=0.25).train()
+    terms = model.generator_loss(clips())
+    assert set(terms) == {"loss", "reconstruction", "kl", "adversarial", "adaptive_weight"}
+    shares = [torch.autograd.grad(terms[name], model.network.last_weight, retain_graph=True)[0].norm() for name in
+              ("reconstruction", "adversarial")]  # fmt: skip
+    torch.testing.assert_close(shares[1], 0.25 * shares[0], rtol=1e-2, atol=0)
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"] + terms["kl"] + terms["adversarial"])
+    assert not terms["adaptive_weight"].requires_grad
+    model.zero_grad()
+    model.discriminator_loss(clips())["loss"].backward()
+    assert all(p.grad is None for p in model.network.parameters())
+    assert all(p.grad is not None for p in judge.parameters())
+
+
+def test_it_is_judged_from_a_step_on(tmp_path):
+    """Two batches of reconstruction alone, then a step of each network on every batch; steps are the generator's."""
+    judge = PatchDiscriminator(2, 4, 1, padding=1, norm_bias=False)
+    rate = partial(torch.optim.SGD, lr=0.1)
+    options = {"discriminator_start": 2, "micro_batches": 2, "optimizer": rate, "discriminator_optimizer": rate}
+    model = frame_autoencoder(image_discriminator=judge, **options).train()
+    seen: list[tuple[int, bool, bool, set[str]]] = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer, module, *args):
+            self.before = [[p.detach().clone() for p in net.parameters()] for net in (model.network, judge)]
+
+        def on_train_batch_end(self, trainer, module, *args):
+            now = [list(net.parameters()) for net in (model.network, judge)]
+            moved = [
+                any(not torch.equal(a, b) for a, b in zip(*pair, strict=True))
+                for pair in zip(now, self.before, strict=True)
+            ]
+            seen.append((trainer.global_step, *moved, set(trainer.callback_metrics)))
+
+    loader = torch.utils.data.DataLoader([clips(4)] * 4, batch_size=None)
+    fixed = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    Trainer(default_root_dir=tmp_path, max_epochs=1, callbacks=[Watch()], **fixed).fit(model, loader)
+    assert [step[:3] for step in seen] == [(1, True, False), (2, True, False), (3, True, True), (4, True, True)]
+    assert "train/d_loss" not in seen[1][3] and {"train/d_loss", "train/adversarial"} <= seen[2][3]
+    with pytest.raises(UserError, match="at least 1"):
+        frame_autoencoder(image_discriminator=judge, micro_batches=0)
 
 
 def test_the_divergence_is_that_of_torch():

@@ -157,6 +157,11 @@ class Autoencoder3D(Configurable, nn.Module):
         self.quant_conv = SamePadConv3d(2 * z_channels, 2 * embed_dim, 1)
         self.post_quant_conv = SamePadConv3d(embed_dim, z_channels, 1)
 
+    @property
+    def last_weight(self) -> Tensor:
+        """Weights of the decoder's last layer."""
+        return self.decoder.conv_out.conv.weight
+
     def encode(self, video: Tensor) -> Tensor:
         """Mean and log variance of the latent, (B, C, T, H, W) in [-1, 1] -> (B, 2 embed_dim, T', h, w)."""
         moments: Tensor = self.quant_conv(self.encoder(video))

@@ -57,6 +57,12 @@ class FrameAutoencoder(Configurable, nn.Module):
         self.channels, self.latent_channels, self.chunk = image_channel, latent_channels, chunk
         self.factors = (1, 2 ** (levels - 1), 2 ** (levels - 1))
 
+    @property
+    def last_weight(self) -> Tensor:
+        """Weights of the decoder's last layer."""
+        weight: Tensor = self.vae.decoder.conv_out.weight
+        return weight
+
     def encode(self, video: Tensor) -> Tensor:
         """Mean and log variance of the latent, (B, C, T, H, W) in [-1, 1] -> (B, 2 latent_channels, T, h, w)."""
         return self._each(video, lambda frames: self.vae.encode(frames).latent_dist.parameters)
