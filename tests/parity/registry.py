@@ -16,7 +16,7 @@ import vgen.models
 Case = Callable[["Vector"], Mapping[str, Tensor | None]]
 CASES: dict[tuple[str, str], Case] = {}
 # What vectors are about besides the families under vgen/models.
-PARTS = frozenset({"metrics", "diffusion"})
+PARTS = frozenset({"metrics", "diffusion", "gan_losses"})
 
 
 def case(family: str, target: str) -> Callable[[Case], Case]:

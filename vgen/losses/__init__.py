@@ -1,7 +1,15 @@
 """Losses that are configured by plain data and know no family."""
 
-from vgen.losses.adversarial import AdversarialLoss, adaptive_weight, discriminator_loss, feature_matching
+from vgen.losses.adversarial import (
+    AdversarialLoss,
+    GANLoss,
+    adaptive_weight,
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+)
 from vgen.losses.equivariance import RandomTransform, TransformConfig, equivariance_affine, equivariance_shift
+from vgen.losses.gradient_penalty import GradientPenalty
 from vgen.losses.lpips import LPIPS
 from vgen.losses.perceptual import FrozenVGG19, VGGPyramid
 from vgen.losses.pyramid import ImagePyramid, L1Pyramid
@@ -11,6 +19,8 @@ __all__ = [
     "LPIPS",
     "AdversarialLoss",
     "FrozenVGG19",
+    "GANLoss",
+    "GradientPenalty",
     "ImagePyramid",
     "L1Pyramid",
     "RandomTransform",
@@ -21,5 +31,6 @@ __all__ = [
     "equivariance_affine",
     "equivariance_shift",
     "feature_matching",
+    "generator_loss",
     "logit_penalty",
 ]
