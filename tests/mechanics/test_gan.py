@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.mechanics.runs import REPOSITORY, assert_same, checkpoint, fit, fit_apart, rows
@@ -11,17 +12,27 @@ OVERLAY = REPOSITORY / "lightning_configs" / "overlays" / "ddp.yaml"
 TWO = ("--all_stages.trainer.accelerator=cpu", "--all_stages.trainer.devices=2")
 
 
+STAGES = ("gan", "noise")
+
+
 def test_two_ranks_train_the_same_networks(tmp_path):
     done = fit_apart(tmp_path / "gan", "--config", str(OVERLAY), *TWO, recipe=RECIPE)
     assert done.returncode == 0, done.stderr
-    ranks = [torch.load(tmp_path / "gan" / "gan" / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-    for key, value in ranks[0]["weights"].items():
-        # statistics of BatchNorm are each rank's own
-        if "running" not in key:
-            assert torch.equal(value, ranks[1]["weights"][key]), key
-    assert not set(ranks[0]["clips"]) & set(ranks[1]["clips"])
-    content = checkpoint(tmp_path / "gan", "gan")
-    assert content["global_step"] == 4 and content["vgen"]["clips"] == 4 * 4 * 2
+    for stage in STAGES:
+        ranks = [torch.load(tmp_path / "gan" / stage / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+        for key, value in ranks[0]["weights"].items():
+            # statistics of BatchNorm are each rank's own
+            if "running" not in key:
+                assert torch.equal(value, ranks[1]["weights"][key]), key
+        assert any(not torch.equal(v, ranks[1]["weights"][k]) for k, v in ranks[0]["weights"].items()), "statistics"
+        assert not set(ranks[0]["clips"]) & set(ranks[1]["clips"])
+        content = checkpoint(tmp_path / "gan", stage)
+        assert content["global_step"] == 4 and content["vgen"]["clips"] == 4 * 4 * 2
+        assert not [name for name in ranks[0]["average"] if "discriminator" in name]
+        assert (tmp_path / "gan" / stage / "checkpoints" / "best.ckpt").is_file()
+    critic = {k: v for k, v in ranks[0]["weights"].items() if k.startswith("discriminator.") and v.ndim >= 4}
+    largest = [float(torch.linalg.matrix_norm(v.flatten(1), ord=2)) for v in critic.values()]
+    assert len(largest) == 5 and max(largest) == pytest.approx(1, abs=1e-4)
 
 
 def test_plain_ddp_is_refused_in_one_line(tmp_path):
@@ -32,9 +43,18 @@ def test_plain_ddp_is_refused_in_one_line(tmp_path):
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
     fit(tmp_path / "whole", recipe=RECIPE)
-    assert [row["step"] for row in rows(tmp_path / "whole", "gan") if row["train/loss"]] == ["1", "2", "3", "4"]
-    monkeypatch.setenv("TOY_TRAP", "gan:3:raise")
-    fit(tmp_path / "stopped", recipe=RECIPE, code=1)
+    for stage in STAGES:
+        assert [row["step"] for row in rows(tmp_path / "whole", stage) if row["train/loss"]] == ["1", "2", "3", "4"]
+        monkeypatch.setenv("TOY_TRAP", f"{stage}:3:raise")
+        fit(tmp_path / "stopped", "--resume", recipe=RECIPE, code=1)
     monkeypatch.delenv("TOY_TRAP")
     fit(tmp_path / "stopped", "--resume", recipe=RECIPE)
-    assert_same(tmp_path / "whole", tmp_path / "stopped", ["gan"])
+    assert_same(tmp_path / "whole", tmp_path / "stopped", STAGES)
+    assert checkpoint(tmp_path / "stopped", "noise")["discriminator_steps"] == 4
+
+
+@pytest.mark.parametrize("setting", ["gradient_clip_val=1.0", "accumulate_grad_batches=2"])
+def test_what_the_trainer_cannot_do_here_is_said_in_one_line(tmp_path, setting, capsys):
+    fit(tmp_path / "gan", f"--all_stages.trainer.{setting}", recipe=RECIPE, code=2)
+    message = capsys.readouterr().err
+    assert setting.partition("=")[0] in message and "model.init_args" in message and "Traceback" not in message

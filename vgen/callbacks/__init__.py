@@ -2,6 +2,7 @@
 
 from vgen.callbacks.checkpoint import AtomicCheckpointIO, Checkpoint
 from vgen.callbacks.clock import Clock
+from vgen.callbacks.collapse import CollapseAlarm
 from vgen.callbacks.compile import Compile
 from vgen.callbacks.divergence import DivergenceGuard
 from vgen.callbacks.ema import EMA
@@ -22,6 +23,7 @@ __all__ = [
     "AtomicCheckpointIO",
     "Checkpoint",
     "Clock",
+    "CollapseAlarm",
     "Compile",
     "DivergenceGuard",
     "Evaluate",

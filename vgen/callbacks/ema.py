@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from vgen.callbacks.non_finite import step_was_skipped
+from vgen.training.gan import AdversarialModule
 from vgen.training.sharding import gather, local, shard_like
 
 _RISE = 0.05  # EDM's ramp: the half-life as a share of the clips seen
@@ -18,7 +19,8 @@ class EMA(Callback):
     """Keeps an average of the trainable parameters and puts it in place for validation, test and prediction.
 
     The module's own state dict, and so the checkpoint's, holds the raw weights; the average is stored beside them.
-    Frozen networks are neither copied nor stored, and buffers (BatchNorm statistics, codebooks) are the live ones.
+    Frozen networks and discriminators are neither copied nor stored, and buffers (BatchNorm statistics, codebooks) are
+    the live ones.
     It counts optimiser steps, also under gradient accumulation and with several optimisers.
 
     Args:
@@ -48,7 +50,10 @@ class EMA(Callback):
 
     @staticmethod
     def _parameters(module: LightningModule) -> dict[str, Tensor]:
-        return {name: p for name, p in module.named_parameters() if p.requires_grad}
+        judges = set()
+        if isinstance(module, AdversarialModule):  # nothing is generated with these
+            judges = {p for network in module.discriminators.values() for p in network.parameters()}
+        return {name: p for name, p in module.named_parameters() if p.requires_grad and p not in judges}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the average from the current weights, or moves a restored one to the device."""

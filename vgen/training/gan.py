@@ -5,8 +5,10 @@ from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -67,6 +69,22 @@ class AdversarialModule(SingleLossModule):
     def automatic_optimization(self) -> bool:
         """Whether Lightning optimises: where nothing judges."""
         return not self.discriminators
+
+    def configure_callbacks(self) -> list[Callback]:
+        """None; it is the only hook in front of Lightning's own refusal, which does not say what to do instead.
+
+        Raises:
+            UserError: The trainer is to clip or to gather gradients.
+        """
+        if not self.automatic_optimization and self.trainer.state.fn == TrainerFn.FITTING:
+            if self.trainer.gradient_clip_val:
+                hint = "set model.init_args.generator_clip and discriminator_clip"
+                raise UserError("each network's gradients are clipped by themselves", "trainer.gradient_clip_val", hint)
+            if self.trainer.accumulate_grad_batches != 1:
+                hint = "use a larger data batch_size, and model.init_args.micro_batches of it"
+                what = "gradients are gathered within a batch, for each network"
+                raise UserError(what, "trainer.accumulate_grad_batches", hint)
+        return []
 
     def on_fit_start(self) -> None:
         """Refuses what adversarial steps cannot do.
