@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import ROWS
+from benchmarks.rows.base import Batch
 from vgen.callbacks import EMA
+from vgen.models.tgan import TGAN
+from vgen.training import AdversarialModule, VideoGAN
 
 Precision = Literal["32", "bf16"]
 Step = Callable[[], Tensor]
@@ -60,6 +63,8 @@ def build(name: str, variant: Variant) -> Step:
         from vgen.callbacks.compile import compile_networks  # an older checkout need not have it
 
         compile_networks(module, variant.backend)
+    if isinstance(module, AdversarialModule) and module.discriminators:
+        return _adversarial_step(module, batch, optimizer[0], variant)
 
     def sample() -> Tensor:
         clips: Any = module
@@ -80,3 +85,36 @@ def build(name: str, variant: Variant) -> Step:
         return loss.detach()
 
     return sample if row.samples else step
+
+
+def _adversarial_step(module: AdversarialModule, batch: Batch, optimizers: list[Any], variant: Variant) -> Step:
+    """One step of each side, as the module makes it, without a trainer; returns the discriminators' loss."""
+    generator, judges = ([p for group in o.param_groups for p in group["params"]] for o in optimizers)
+
+    def move(numbers: tuple[int, ...], loss: Callable[[Batch], dict[str, Tensor]], part: Batch) -> Tensor:
+        for own, parameters in enumerate((generator, judges)):
+            for parameter in parameters:
+                parameter.requires_grad_(own in numbers)
+        for number in numbers:
+            optimizers[number].zero_grad(set_to_none=True)
+        with autocast(variant):
+            value = loss(part)["loss"]
+        value.backward()
+        for number in numbers:
+            optimizers[number].step()
+        for parameter in (*generator, *judges):
+            parameter.requires_grad_(True)
+        return value.detach()
+
+    def step() -> Tensor:
+        assert isinstance(module, VideoGAN)
+        with autocast(variant):
+            part = module.prepare(batch)
+        together = isinstance(module, TGAN)
+        loss = move((0, 1) if together else (1,), module.discriminator_loss, part)
+        module.after_discriminators()
+        if not together:
+            move((0,), module.generator_loss, part)
+        return loss
+
+    return step

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from vgen.diffusion import DDIM, GaussianDiffusion, LossWeighting, Threshold, guided
 from vgen.losses import RandomTransform, equivariance_affine, equivariance_shift
-from vgen.models import vdm, video_ldm
+from vgen.losses.regularisers import clip_singular_values
+from vgen.models import mocogan, tgan, vdm, vgan, video_ldm
 from vgen.models.lfdm.networks import (
     LFAE,
     BackgroundConfig,
@@ -276,6 +277,42 @@ def videogpt_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
     return inputs, outputs
 
 
+def gan_networks(inputs: Vectors | None) -> tuple[Vectors, Vectors]:
+    """Generators and discriminators of MoCoGAN, TGAN and VGAN, on clips of 16 frames that are not square."""
+    shape = ClipSpec(16, 16, 32, class_names=("a", "b"))
+    if inputs is None:
+        sizes = {"content": (1, 5), "start": (1, 3), "noise": (1, 16, 3), "code": (1, 6)}
+        inputs = {name: wave(name, size).float() for name, size in sizes.items()}
+        inputs["video"] = wave("video", (1, 3, 16, 16, 32)).float()
+    built = {
+        "mocogan": mocogan.VideoGenerator(5, 3, None, 2),
+        "frames": mocogan.Discriminator(2, True, 2),
+        "clips": mocogan.Discriminator(3, False, 2, None),
+        "tgan": tgan.VideoGenerator(6, 4, 32),
+        "critic": tgan.Critic(2),
+        "vgan": vgan.VideoGenerator(6, 2),
+        "future": vgan.FutureGenerator(2),
+        "judge": vgan.Discriminator(2),
+    }
+    for network in built.values():
+        network.prepare(shape)
+        fill(network)
+    video, code = inputs["video"], inputs["code"]
+    motion = built["mocogan"](inputs["content"], inputs["start"], inputs["noise"], torch.tensor([1]))
+    critic = built["critic"].state_dict()
+    return inputs, {
+        "mocogan": motion[:, :, ::9],
+        "frames": built["frames"](video[:, :, 3])[0],
+        "clips": torch.cat([said.reshape(1, -1) for said in built["clips"](video)], dim=1),
+        "tgan": built["tgan"](code)[:, :, ::9],
+        "critic": built["critic"](video),
+        "vgan": built["vgan"](code)["video"][:, :, ::9],
+        "future": built["future"](video[:, :, 0])["video"][:, :, ::9],
+        "judge": built["judge"](video),
+        "clipped": clip_singular_values(3 * critic["levels.0.conv.weight"]),
+    }
+
+
 #: file name -> function: given the stored inputs (None: the recipe's), returns inputs and outputs
 GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
     "lfdm_lfae": lfdm_lfae,
@@ -289,4 +326,5 @@ GOLDEN: dict[str, Callable[[Vectors | None], tuple[Vectors, Vectors]]] = {
     "score_networks": score_networks,
     "svg_networks": svg_networks,
     "videogpt_networks": videogpt_networks,
+    "gan_networks": gan_networks,
 }

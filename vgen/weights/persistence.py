@@ -44,8 +44,11 @@ def _storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-class _Unpickler(pickle.Unpickler):
+class RecordUnpickler(pickle.Unpickler):
+    """Imports nothing but what rebuilds tensors: every other class becomes a `Record`."""
+
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for a class or function."""
         if (module, name) in _TENSORS:
             return _TENSORS[module, name]
         if (module, name) == ("torch.storage", "_load_from_bytes"):
@@ -64,6 +67,7 @@ class _Unpickler(pickle.Unpickler):
         return type("Record", (Record,), {"name": f"{module}.{name}", "__new__": make, "__init__": initialise})
 
     def persistent_load(self, pid: Any) -> Any:
+        """Refused: such files are whole."""
         raise pickle.UnpicklingError("it refers to data outside of the file")
 
 
@@ -78,7 +82,7 @@ def read_network_pickle(path: str | Path) -> Any:
         raise UserError("no such file", str(path))
     try:
         with path.open("rb") as file:
-            return _Unpickler(file).load()
+            return RecordUnpickler(file).load()
     except Exception as error:  # the unpickler raises half a dozen types on damaged or foreign files
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise UserError(f"not a network pickle, or a damaged one: {line}", str(path), "fetch it again") from error
@@ -97,13 +101,20 @@ def network_state(record: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors = {
         name: value
         for part in ("_parameters", "_buffers")
-        for name, value in attributes.get(part, {}).items()
-        if isinstance(value, Tensor)
+        for name, value in ((name, _tensor(value)) for name, value in attributes.get(part, {}).items())
+        if value is not None
     }
     for child, module in attributes.get("_modules", {}).items():
         if module is not None:
             tensors |= {f"{child}.{name}": value for name, value in network_state(module)[1].items()}
     return {name: value for name, value in attributes.items() if not name.startswith("_")}, tensors
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """A tensor, also where PyTorch before 0.4 wrote it as a parameter that was made with it."""
+    if isinstance(value, Record) and value.name == "torch.nn.parameter.Parameter" and value.arguments:
+        value = value.arguments[0]
+    return value if isinstance(value, Tensor) else None
 
 
 def _attributes(record: Any) -> dict[str, Any]:

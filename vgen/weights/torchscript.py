@@ -18,7 +18,7 @@ from torch import Tensor
 from vgen.errors import UserError
 from vgen.weights.unpickle import Foreign
 
-_STORAGES = {
+STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -82,12 +82,12 @@ class _TensorsOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Never imports."""
         full = f"{module}.{name}"
-        if full == "torch._utils._rebuild_tensor_v2":
+        if full == "torch._utils.__rebuild_v2":
             return _rebuild
         if full == "collections.OrderedDict":
             return OrderedDict
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
         return type("Foreign", (Foreign,), {"name": full})
 
     def persistent_load(self, pid: Any) -> Tensor:

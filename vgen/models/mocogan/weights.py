@@ -7,6 +7,7 @@ stay where noise is off.
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vgen.models.mocogan.networks import Discriminator
@@ -52,3 +53,9 @@ def generator_config(state: Mapping[str, Tensor], content: int = 50) -> dict[str
     if categories < 0:
         raise ValueError(f"a code of {inputs} numbers has no {content} of content beside {motion} of motion")
     return {"content": content, "motion": motion, "categories": categories, "channels": int(width) // 8}
+
+
+def with_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state with the norms' counters of batches, which PyTorch before 0.4 had not and which nothing here reads."""
+    norms = (key.removesuffix("running_var") for key in state if key.endswith(".running_var"))
+    return {f"{norm}num_batches_tracked": torch.tensor(0) for norm in norms} | dict(state)
