@@ -54,8 +54,8 @@ class ClipStatistics:
         if self._matrix is None:
             chance = torch.Generator().manual_seed(self.seed)
             matrix = torch.randn(small.shape[1], self.directions, generator=chance)
-            # of length 1 in the sense of the mean of squares: a change of all pixels by 1 is a change by about 1
-            self._matrix = (matrix / matrix.norm(dim=0) / small.shape[1] ** 0.5).to(small)
+            # of length 1: a change of all pixels by 1 is one of about 1 along a random direction
+            self._matrix = (matrix / matrix.norm(dim=0)).to(small)
         return self._matrix
 
     def compute(self, gather: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
