@@ -165,7 +165,9 @@ class VideoGAN(SamplesClips, AdversarialModule):
         self, name: str, real: Tensor, fake: Tensor, said: tuple[Tensor, Tensor], score: Callable[[Tensor], Tensor],
         kind: GANLoss = "vanilla",
     ) -> dict[str, Tensor]:  # fmt: skip
-        """Terms of one discriminator: its loss, how often it wins (which is no term), and its penalty where due.
+        """Terms of one discriminator: its loss, how often it wins (which is no term), and its penalty.
+
+        A lazy penalty is 0 where it is not due: the loggers would repeat its last value, but not behind a resume.
 
         Args:
             name: Its name.
@@ -176,9 +178,10 @@ class VideoGAN(SamplesClips, AdversarialModule):
             kind: Which loss.
         """
         terms = {name: torch.stack(judgement_losses(*said, kind)).sum(), f"wins_{name}": share_of_wins(*said)}
-        if self.penalty is not None and self.training and self.discriminator_steps % self.penalty.every == 0:
-            count = min(len(real), len(fake))
-            terms[f"penalty_{name}"] = self.penalty.every * self.penalty(score, real[:count], fake[:count])
+        if self.penalty is not None and self.training:
+            due = (self.discriminator_steps + 1) % self.penalty.every == 0  # so that steps that are logged show it
+            value = self.penalty.every * self.penalty(score, real, fake) if due else terms[name].new_zeros(())
+            terms[f"penalty_{name}"] = value
         return terms
 
     @staticmethod
