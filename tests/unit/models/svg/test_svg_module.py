@@ -128,3 +128,14 @@ def test_it_learns_what_moves():
     found = predict_and_score(made, [{"video": clips(16)}], 2, 8)
     best, mean = found.best("psnr").mean(), found.drawn["psnr"].mean()
     assert best > found.copied["psnr"].mean() + 10 and best > mean + 5
+
+
+@pytest.mark.parametrize("normalise", ["frame", "clip"])
+def test_all_of_it_in_bf16(normalise):
+    """precision: bf16-true; statistics stay fp32."""
+    made = SVG(SPEC, SVGNetwork("dcgan", "learned", 6, 3, 2, 8, normalise=normalise), 3).to(torch.bfloat16)
+    made.loss({"video": batch()["video"].bfloat16()})["loss"].backward()
+    assert made.network.encoder.head.norm.running_mean.dtype == torch.float32
+    for statistics in ("running", "batch"):
+        clip = made.sample(n=2, video=batch(2)["video"], options={"statistics": statistics})
+        assert clip.dtype == torch.bfloat16 and clip.isfinite().all()

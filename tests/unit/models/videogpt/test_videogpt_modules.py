@@ -140,3 +140,15 @@ def test_it_learns_two_clips():
     sampled = model.sample(n=8)
     nearest = torch.cdist(sampled.flatten(1), made.flatten(1)).min(1)
     assert nearest.values.median() < 1 and len(nearest.indices.unique()) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_all_of_it_in_bf16(kind):
+    """precision: bf16-true; the codebook stays fp32."""
+    model = videogpt(**kind).to(torch.bfloat16)
+    given = batch() | {"video": batch()["video"].bfloat16()}
+    model.train().loss(given)["loss"].backward()
+    assert model.sample(model.conditions(given), 3).isfinite().all()
+    first = vqvae().to(torch.bfloat16)
+    first.train().loss(given)["loss"].backward()
+    assert first.network.codebook.embeddings.dtype == torch.float32

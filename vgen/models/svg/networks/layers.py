@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vgen.nn.precision import FullPrecisionBuffers
+from vgen.nn.precision import FullPrecisionBuffers, at_least_fp32
 
 Statistics = Literal["running", "batch"]
 Calls = Literal["once", "twice", "together"]
@@ -50,14 +50,14 @@ class FrameNorm(FullPrecisionBuffers):
         """(B, T, C, H, W) -> the same shape."""
         together = self.training and self.calls == "together"
         if together or (not self.training and self.statistics == "running"):
-            own = (self.running_mean, self.running_var, self.weight, self.bias)
+            own = (self.running_mean, self.running_var, at_least_fp32(self.weight), at_least_fp32(self.bias))
             return F.batch_norm(x.flatten(0, 1), *own, together, self.momentum, self.eps).view_as(x)
         frames = x.shape[1]
         # A frame's channels beside the next one's: a view, and one kernel for all frames. Of momentum 1, it leaves the
         # frames' own statistics behind.
         means = self.running_mean.new_zeros(frames * x.shape[2])
         variances = torch.ones_like(means)
-        gain, shift = self.weight.repeat(frames), self.bias.repeat(frames)
+        gain, shift = (at_least_fp32(value).repeat(frames) for value in (self.weight, self.bias))
         out = F.batch_norm(x.flatten(1, 2), means, variances, gain, shift, training=True, momentum=1.0, eps=self.eps)
         if self.training:
             self._move(means.view(frames, -1), variances.view(frames, -1))
