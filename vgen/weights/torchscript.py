@@ -82,7 +82,7 @@ class _TensorsOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Never imports."""
         full = f"{module}.{name}"
-        if full == "torch._utils.__rebuild_v2":
+        if full == "torch._utils._rebuild_tensor_v2":
             return _rebuild
         if full == "collections.OrderedDict":
             return OrderedDict

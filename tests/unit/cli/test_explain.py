@@ -29,7 +29,7 @@ NESTED = """Parser key "stages.b.model":
             NESTED.format(inner="Validation failed: Option 'zzzzz' is not accepted"),
             "vgen.callbacks.EMA has no argument 'zzzzz'",
             "stages.b.model.zzzzz",
-            "it has decay, warmup, every_n_steps, warmup_from",
+            "it has decay, warmup, every_n_steps, warmup_from, half_life",
         ),
         (
             NESTED.format(inner='Parser key "decay":\n          Expected a <class \'float\'>. Got value: much'),
