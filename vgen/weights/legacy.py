@@ -1,122 +1,128 @@
-"""Files of whole modules in torch's first format, which its own reader of weights refuses.
+"""Reading objects that torch has pickled, without importing a class.
 
-Such a file holds, one behind the other, five pickles and the numbers of the tensors. Classes are not imported: where a
-pickle names one that the caller allows, a stand-in takes its place; any other name ends the reading.
+`torch.save` writes a pickle that refers to storages, the numbers of tensors, beside it: in a zip archive, or, in its
+first format, in a stream of five pickles and then the numbers. TorchScript writes such an archive, too. The readers
+make the tensors; what stands for any other class or function that a pickle names is up to the caller.
 """
 
 import pickle
-import struct
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 from torch import Tensor
 
-_MAGIC = 0x1950A86A20F9469CFC6C
-_DTYPES = {
-    "Float": torch.float32, "Double": torch.float64, "Half": torch.float16, "BFloat16": torch.bfloat16,
-    "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
-    "Bool": torch.bool,
-}  # fmt: skip
-
-
-class _Storages:
-    """The numbers of tensors: made empty while the pickle is read, filled from what stands behind it."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, tuple[torch.UntypedStorage, torch.dtype, int]] = {}
-
-    def make(self, dtype: torch.dtype, key: str, count: int, view: Any) -> tuple[torch.UntypedStorage, torch.dtype]:
-        if view is not None:
-            raise pickle.UnpicklingError("a storage that is a part of another")
-        if key not in self.found:
-            self.found[key] = (torch.UntypedStorage(count * dtype.itemsize), dtype, count)
-        return self.found[key][0], dtype
-
-    def fill(self, file: IO[bytes], keys: list[str]) -> None:
-        for key in keys:
-            storage, dtype, wanted = self.found[key]
-            (count,) = struct.unpack("<q", file.read(8))
-            size = count * dtype.itemsize
-            content = file.read(size)
-            if count != wanted or len(content) != size or storage.nbytes() != size:
-                raise EOFError(f"{len(content)} of {wanted * dtype.itemsize} bytes of a tensor")
-            if size:
-                storage.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8).untyped_storage())
-
-
-def _tensor(place: tuple[torch.UntypedStorage, torch.dtype], offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    storage, dtype = place
-    if offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) >= max(
-        storage.nbytes() // dtype.itemsize, 1
-    ):
-        raise pickle.UnpicklingError("a tensor beyond its storage")
-    return torch.empty(0, dtype=dtype).set_(storage, offset, tuple(size), tuple(stride))
-
-
-def _data(data: Tensor, *_: Any) -> Tensor:
-    return data
-
-
-_KNOWN: dict[str, Callable[..., Any]] = {
-    "__builtin__.set": set,
-    "builtins.set": set,
-    "collections.OrderedDict": OrderedDict,
-    "torch.Size": tuple,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _data,
-    "torch.nn.parameter.Parameter": _data,
-    "torch.autograd.variable.Variable": _data,
+#: (module, name) of a class or function in a file -> what takes its place; raises where nothing may.
+StandIn = Callable[[str, str], Any]
+STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
 }
+_REBUILDING = ("_rebuild_tensor", "_rebuild_tensor_v2")
+_MAGIC = 0x1950A86A20F9469CFC6C
+_VERSION = 1001
 
 
 class _Reader(pickle.Unpickler):
-    """Knows tensors, their storages, and what is allowed."""
+    """Keeps a flat tensor for each storage.
 
-    def __init__(self, file: IO[bytes], stand_ins: Mapping[str, type], storages: _Storages) -> None:
-        super().__init__(file, encoding="latin1")
-        self.stand_ins, self.storages = stand_ins, storages
+    Args:
+        file: The pickle.
+        stand_in: See `StandIn`.
+        most: Bytes of the whole file, which no storage is larger than.
+        content: The bytes of a storage; None: they come later.
+    """
+
+    def __init__(
+        self, file: IO[bytes], stand_in: StandIn, most: int, content: Callable[[str], bytes] | None = None
+    ) -> None:
+        super().__init__(file, encoding="latin1")  # Python 2 wrote names as bytes
+        self.stand_in, self.most, self.content = stand_in, most, content
+        self.storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        kind = name.removesuffix("Storage")
-        if module in ("torch", "torch.cuda") and name.endswith("Storage") and kind in _DTYPES:
-            return _DTYPES[kind]
-        if full in _KNOWN:
-            return _KNOWN[full]
-        if full in self.stand_ins:
-            return self.stand_ins[full]
-        raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {full}")
+        """Storages are known by their number type; tensors are views on them."""
+        if module in ("torch", "torch.cuda") and name in STORAGES:
+            return STORAGES[name]
+        return _view if module == "torch._utils" and name in _REBUILDING else self.stand_in(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        if pid[0] == "module":  # a class, and its source, which nobody reads
-            return pid[1]
-        if pid[0] == "storage":
-            _, dtype, key, _, count, *view = pid
-            return self.storages.make(dtype, key, count, view[0] if view else None)
-        raise pickle.UnpicklingError(f"a reference of kind {pid[0]!r}")
+        """A storage, or a class together with its source, which is not looked at."""
+        kind, *facts = pid
+        if kind == "module":
+            return facts[0]
+        dtype, key, _device, count, *views = facts
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or any(view is not None for view in views):
+            raise pickle.UnpicklingError(f"unknown storage {str(pid)[:80]}")
+        key, count = str(key), int(count)
+        if key not in self.storages:
+            if count * dtype.itemsize > self.most:
+                raise pickle.UnpicklingError("a storage is larger than the file")
+            self.storages[key] = torch.zeros(count, dtype=dtype)
+            if self.content is not None:
+                _fill(self.storages[key], self.content(key))
+        return self.storages[key]
 
 
-def read_legacy(path: Path, stand_ins: Mapping[str, type]) -> Any:
-    """What a file of torch's first format holds, tensors on the CPU.
+def read_archive(path: Path, stand_in: StandIn) -> Any:
+    """What a zip archive of `torch.save` or TorchScript holds, tensors on the CPU; several may share their numbers.
 
     Args:
         path: The file.
-        stand_ins: What takes the place of a class, by its full name.
+        stand_in: See `StandIn`.
 
     Raises:
-        UnpicklingError: The file names something else, or is no such file.
-        EOFError: It is cut short.
+        Exception: Of half a dozen types, where the file is damaged, no such file, or names what may not be named.
     """
-    storages = _Storages()
+    with zipfile.ZipFile(path) as archive:
+        name = next(name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl"))
+        folder = name.removesuffix(".pkl")
+        with archive.open(name) as file:
+            return _Reader(file, stand_in, path.stat().st_size, lambda key: archive.read(f"{folder}/{key}")).load()
+
+
+def read_stream(path: Path, stand_in: StandIn) -> Any:
+    """The same of torch's first format: magic number, version, facts of the system, the object, keys of storages.
+
+    Their contents stand behind that.
+    """
+    most = path.stat().st_size
     with path.open("rb") as file:
-        if _Reader(file, {}, storages).load() != _MAGIC:
+        facts = [_Reader(file, refused, most).load() for _ in ("magic", "version", "system")]
+        if facts[:2] != [_MAGIC, _VERSION]:
             raise pickle.UnpicklingError("not a file of torch's first format")
-        for _ in ("version", "system"):
-            _Reader(file, {}, storages).load()
-        content = _Reader(file, stand_ins, storages).load()
-        storages.fill(file, _Reader(file, {}, storages).load())
-    return content
+        reader = _Reader(file, stand_in, most)
+        found = reader.load()
+        for key in _Reader(file, refused, most).load():
+            storage = reader.storages[str(key)]
+            if (count := int.from_bytes(file.read(8), "little")) != len(storage):
+                raise pickle.UnpicklingError(f"storage {key} has {count} numbers, not {len(storage)}")
+            _fill(storage, file.read(storage.nbytes))
+    return found
+
+
+def refused(module: str, name: str) -> Any:
+    """The stand-in where nothing is allowed."""
+    raise pickle.UnpicklingError(f"Unsupported global: GLOBAL {module}.{name}")
+
+
+def _view(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
+    """A tensor on a storage, whose content may still be to come; torch checks that it lies within."""
+    return torch.as_strided(storage, size, stride, offset)
+
+
+def _fill(storage: Tensor, content: bytes) -> None:
+    if len(content) != storage.nbytes:
+        raise EOFError(f"{len(content)} of {storage.nbytes} bytes of a tensor")
+    if content:
+        storage.copy_(torch.frombuffer(bytearray(content), dtype=storage.dtype))

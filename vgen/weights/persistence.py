@@ -44,30 +44,31 @@ def _storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-class RecordUnpickler(pickle.Unpickler):
-    """Imports nothing but what rebuilds tensors: every other class becomes a `Record`."""
+def stand_in(module: str, name: str) -> Any:
+    """What takes the place of a class or function of a file: what rebuilds tensors, else a kind of `Record`."""
+    if (module, name) in _TENSORS:
+        return _TENSORS[module, name]
+    if (module, name) == ("torch.storage", "_load_from_bytes"):
+        return _storage
+    if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+        return getattr(torch, name)
 
+    def make(cls: type[Record], *arguments: Any) -> Record:
+        record = dict.__new__(cls)
+        record.arguments = arguments
+        return record
+
+    def initialise(self: Record, *arguments: Any) -> None:
+        """Nothing is done with what the class would be made of; it is in `arguments`."""
+
+    return type("Record", (Record,), {"name": f"{module}.{name}", "__new__": make, "__init__": initialise})
+
+
+class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """What stands for a class or function."""
-        if (module, name) in _TENSORS:
-            return _TENSORS[module, name]
-        if (module, name) == ("torch.storage", "_load_from_bytes"):
-            return _storage
-        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
-            return getattr(torch, name)
-
-        def make(cls: type[Record], *arguments: Any) -> Record:
-            record = dict.__new__(cls)
-            record.arguments = arguments
-            return record
-
-        def initialise(self: Record, *arguments: Any) -> None:
-            """Nothing is done with what the class would be made of; it is in `arguments`."""
-
-        return type("Record", (Record,), {"name": f"{module}.{name}", "__new__": make, "__init__": initialise})
+        return stand_in(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
-        """Refused: such files are whole."""
         raise pickle.UnpicklingError("it refers to data outside of the file")
 
 
@@ -82,7 +83,7 @@ def read_network_pickle(path: str | Path) -> Any:
         raise UserError("no such file", str(path))
     try:
         with path.open("rb") as file:
-            return RecordUnpickler(file).load()
+            return _Unpickler(file).load()
     except Exception as error:  # the unpickler raises half a dozen types on damaged or foreign files
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         raise UserError(f"not a network pickle, or a damaged one: {line}", str(path), "fetch it again") from error

@@ -12,24 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from vgen.errors import UserError
+from vgen.weights.legacy import read_archive
 from vgen.weights.unpickle import Foreign
 
-STORAGES = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
 _DEEPEST = 50  # modules inside modules; a deeper nesting is no network
 
 
@@ -48,11 +36,8 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
         UserError: No TorchScript file, a damaged one, or one whose parameters are not plain tensors.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl"))
-            with archive.open(name) as file:
-                module = _TensorsOnly(file, archive, name.removesuffix(".pkl")).load()
-        return dict(_tensors(module, "", 0))
+        found = _tensors(read_archive(Path(path), _stand_in), "", 0)
+        return {name: value.clone() for name, value in found}
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror or error}", where=str(path)) from error
     except (
@@ -71,38 +56,10 @@ def read_torchscript(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"no TorchScript file, or a damaged one ({what})", where=str(path)) from error
 
 
-class _TensorsOnly(pickle.Unpickler):
-    """Imports nothing: names stand for tensors, plain containers, or records."""
-
-    def __init__(self, file: Any, archive: zipfile.ZipFile, folder: str) -> None:
-        super().__init__(file)
-        self.archive, self.folder = archive, folder
-        self.read: dict[str, Tensor] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Never imports."""
-        full = f"{module}.{name}"
-        if full == "torch._utils._rebuild_tensor_v2":
-            return _rebuild
-        if full == "collections.OrderedDict":
-            return OrderedDict
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        return type("Foreign", (Foreign,), {"name": full})
-
-    def persistent_load(self, pid: Any) -> Tensor:
-        """The bytes of a storage as a flat tensor."""
-        kind, dtype, key, _device, count = pid
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError(f"unknown storage {pid!r}")
-        if key not in self.read:
-            content = bytearray(self.archive.read(f"{self.folder}/{key}"))
-            self.read[key] = torch.frombuffer(content, dtype=dtype) if content else torch.empty(0, dtype=dtype)
-        return self.read[key][:count]
-
-
-def _rebuild(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return torch.as_strided(storage, size, stride, offset).clone()
+def _stand_in(module: str, name: str) -> Any:
+    """Plain containers, or records."""
+    full = f"{module}.{name}"
+    return OrderedDict if full == "collections.OrderedDict" else type("Foreign", (Foreign,), {"name": full})
 
 
 def _tensors(value: Any, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:

@@ -3,7 +3,7 @@
 A torch file is a pickle, and a pickle is a program. Official checkpoints are read through torch's restricted
 unpickler (`weights_only=True`), which knows tensors and plain containers and stops at everything else. Classes that
 official files are known to hold besides tensors are never imported either: a record of what the file said takes
-their place. Nothing else in vgen unpickles, but for `vgen.weights.torchscript`, which imports nothing either.
+their place. What else unpickles in vgen, `vgen.weights.legacy` and `persistence`, imports nothing either.
 """
 
 import json
@@ -13,7 +13,8 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,24 @@ import torch
 from torch import Tensor
 
 from vgen.errors import UserError
-from vgen.weights.legacy import read_legacy
+from vgen.weights.legacy import StandIn, read_stream, refused
 
 _HEAD_BYTES = 512
+
+
+def _data(data: Tensor, *_: Any) -> Tensor:
+    return data
+
+
+_PLAIN: dict[str, Callable[..., Any]] = {
+    "__builtin__.set": set,
+    "builtins.set": set,
+    "collections.OrderedDict": OrderedDict,
+    "torch.Size": tuple,
+    "torch._utils._rebuild_parameter": _data,
+    "torch.nn.parameter.Parameter": _data,
+    "torch.autograd.variable.Variable": _data,
+}
 
 
 class Foreign:
@@ -100,7 +116,7 @@ def read_official(path: str | Path, allow: Sequence[str] = (), modules: bool = F
             # Protocols newer than 2 either read well or end in an error below.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             if modules and kind == "legacy":
-                content = read_legacy(path, {name: stand_in for stand_in, name in stand_ins})
+                content = read_stream(path, _allowed({name: stand_in for stand_in, name in stand_ins}))
             else:
                 content = torch.load(path, map_location="cpu", weights_only=True)
         content = _plain(content, str(path))
@@ -119,6 +135,17 @@ def read_official(path: str | Path, allow: Sequence[str] = (), modules: bool = F
             hint="a checkpoint is a dict of tensors, or a dict of such dicts",
         )
     return content
+
+
+def _allowed(stand_ins: Mapping[str, Any]) -> StandIn:
+    """Plain containers, parameters as their tensors, and what the caller allows."""
+    known = {**_PLAIN, **stand_ins}
+
+    def stand_in(module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        return known[full] if full in known else refused(module, name)
+
+    return stand_in
 
 
 def _kind(path: Path) -> str:
