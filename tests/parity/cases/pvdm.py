@@ -17,7 +17,6 @@ from vgen.models.pvdm import weights
 from vgen.models.pvdm.losses import (
     LossWeights,
     discriminator_terms,
-    frame_of_each,
     generator_terms,
     reconstruction_terms,
 )
@@ -25,7 +24,7 @@ from vgen.models.pvdm.networks import PlaneUNet, ViTAutoencoder
 from vgen.models.pvdm.planes import PlaneGrid, join
 from vgen.nn.patch_discriminator import PatchDiscriminator
 from vgen.training.schedules import LinearWarmup
-from vgen.video import ClipSpec
+from vgen.video import ClipSpec, frame_of_each
 
 # The constants of the official U-Net: planes of 16 frames of 256x256 pixels.
 OFFICIAL = PlaneGrid(16, 32, 32)

@@ -16,7 +16,7 @@ from vgen.models.mocogan.networks import Discriminator, VideoGenerator
 from vgen.nn.precision import at_least_fp32
 from vgen.training import Draw, VideoGAN
 from vgen.training.gan import Batch
-from vgen.video import ClipSpec
+from vgen.video import ClipSpec, frame_of_each
 
 Seen = dict[str, Tensor]
 
@@ -133,8 +133,7 @@ class MoCoGAN(VideoGAN):
         """A random frame of each clip, and the first clips."""
         video = batch["video"][:, :, : self.clip_spec.frames]
         index = torch.randint(video.shape[2], (len(video),), device=video.device)
-        frames = video[torch.arange(len(video), device=video.device), :, index]
-        return {"image": frames, "video": video[: self.video_batch]}
+        return {"image": frame_of_each(video, index), "video": video[: self.video_batch]}
 
     def _fake(self, real: Seen) -> tuple[Seen, Tensor | None]:
         """As many frames, each of another clip, of which no other frame is made; as many clips and their categories."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vgen.losses import AdversarialLoss, discriminator_loss, feature_matching
 from vgen.nn.precision import at_least_fp32
+from vgen.video import frame_of_each
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 PixelDistance = Literal["l1", "l2"]
@@ -33,11 +34,6 @@ class LossWeights:
     perceptual: float = 4.0
     adversarial: float = 1.0
     features: float = 4.0
-
-
-def frame_of_each(video: Tensor, index: Tensor) -> Tensor:
-    """Frame `index` (B,) of each clip (B, C, T, H, W): (B, C, H, W)."""
-    return video[torch.arange(len(video), device=video.device), :, index]
 
 
 def reconstruction_terms(

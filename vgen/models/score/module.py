@@ -14,7 +14,7 @@ from vgen.errors import UserError
 from vgen.models.score.augmentation import LABELS, Augmentation
 from vgen.models.score.networks import ADM, NCSN, Preconditioned, ScoreNetwork, ScoreUNet, ScoreUNet3D
 from vgen.training import SamplesClips, SingleLossModule
-from vgen.video import ClipSpec
+from vgen.video import ClipSpec, frame_of_each
 
 
 class ScoreModel(SamplesClips, SingleLossModule):
@@ -117,8 +117,7 @@ class ScoreModel(SamplesClips, SingleLossModule):
         video = batch["video"]
         if self._unet.clips:
             return video if self.centered else (video + 1) / 2
-        rows = torch.arange(len(video), device=video.device)
-        x0 = video[rows, :, torch.randint(video.shape[2], (len(video),), device=video.device)]
+        x0 = frame_of_each(video, torch.randint(video.shape[2], (len(video),), device=video.device))
         return x0 if self.centered else (x0 + 1) / 2
 
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:

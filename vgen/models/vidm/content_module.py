@@ -10,7 +10,7 @@ from vgen.diffusion import ClipNoise, GaussianDiffusion, RespacedDDPM, Sampler
 from vgen.errors import UserError
 from vgen.models.vidm.networks import ContentGenerator, MotionGenerator
 from vgen.training import SamplesClips, SingleLossModule
-from vgen.video import ClipSpec
+from vgen.video import ClipSpec, frame_of_each
 
 
 def check_outputs(network: ContentGenerator | MotionGenerator, diffusion: GaussianDiffusion) -> None:
@@ -70,7 +70,7 @@ class VIDMContent(SamplesClips, SingleLossModule):
         """Loss of one random frame of every clip (B, C, T, H, W)."""
         video = batch["video"]
         n = torch.randint(video.shape[2], (len(video),), device=video.device)
-        x0 = video[torch.arange(len(video), device=video.device), :, n]
+        x0 = frame_of_each(video, n)
         t = torch.randint(self.diffusion.steps, (len(x0),), device=x0.device)
         noise = torch.randn_like(x0)
         terms = self.diffusion.terms(self.network(self.diffusion.q_sample(x0, t, noise), t), x0, noise, t)

@@ -15,7 +15,7 @@ from vgen.models.vidm.content_module import VIDMContent, check_outputs
 from vgen.models.vidm.networks import MotionGenerator
 from vgen.models.vidm.weights import read_spynet
 from vgen.training import SamplesClips, SingleLossModule
-from vgen.video import ClipSpec
+from vgen.video import ClipSpec, frame_of_each
 from vgen.weights import Handoff
 
 _MOTION = -1  # stands for a step in seeds: no step of the content generator
@@ -88,9 +88,8 @@ class VIDMMotion(SamplesClips, SingleLossModule):
     def loss(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Loss of one frame of every clip (B, C, T, H, W), drawn uniformly, with the true frame before it."""
         video = batch["video"]
-        rows = torch.arange(len(video), device=video.device)
         n = torch.randint(1, video.shape[2] - self.released, (len(video),), device=video.device)
-        first, previous, x0 = video[:, :, 0], video[rows, :, n - 1], video[rows, :, n]
+        first, previous, x0 = video[:, :, 0], frame_of_each(video, n - 1), frame_of_each(video, n)
         if self.previous_noise is not None and self.training:
             previous, _ = self.previous_noise(previous)
         t = torch.randint(self.diffusion.steps, (len(x0),), device=x0.device)
@@ -116,10 +115,8 @@ class VIDMMotion(SamplesClips, SingleLossModule):
             )
         first = conditions["image"].to(self.dtype) if "image" in conditions else self._first(n, seeds)
         # numbers of their own: the content generator counts its steps from 0 with the clips' seeds
-        noise, stride = (
-            ClipNoise([mix(seed, _MOTION) for seed in seeds], self.device),
-            sampler.calls(self.diffusion) + 1,
-        )
+        noise = ClipNoise([mix(seed, _MOTION) for seed in seeds], self.device)
+        stride = sampler.calls(self.diffusion) + 1
         clip = [] if self.released else [first]
         while len(clip) < frames:
             previous = clip[-1] if clip else first
