@@ -12,7 +12,7 @@ from vgen.errors import UserError
 from vgen.files import sha256
 
 # what reading a network's sizes from the names and shapes of another network's weights may raise
-_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError)
+_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError, StopIteration)
 
 
 @contextmanager

@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Literal
 
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.mocogan.module import MoCoGAN
 from vgen.models.mocogan.networks import VideoGenerator
 from vgen.models.mocogan.weights import GENERATOR_KEYS, generator_config, with_counters
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import counted, source_facts
 from vgen.weights.unpickle import read_official
 from vgen.weights.whole_modules import read_module
 
@@ -64,12 +64,15 @@ def convert(
     spec = ClipSpec(frames, size, size, colours, fps, names, ("label",) if names else ())
     model = MoCoGAN(spec, VideoGenerator(**arguments), None, None, labels=count > 0, infogan=count > 0)
     report = GENERATOR_KEYS.load(model.generator, with_counters(state), generator)
-    facts = {"file": Path(generator).name, "sha256": sha256(Path(generator))}
-    header = {**describe_model(model, spec, None), "stage": "gan", "clips": 0, "source": [facts]}
-    parameters = sum(p.numel() for p in model.generator.parameters())
+    header = {
+        **describe_model(model, spec, None),
+        "stage": "gan",
+        "clips": 0,
+        "source": [source_facts(Path(generator))],
+    }
     assert report.complete
     lines = [
-        f"generator: {parameters:,} parameters; all {len(state)} tensors found their place",
+        counted("generator", model.generator, len(state)),
         f"{count} categories: {', '.join(names) or 'none'}",
     ]
     return Export(header, model.state_dict()), lines

@@ -4,20 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.svg import weights
 from vgen.models.svg.module import SVG
 from vgen.models.svg.networks import SVGNetwork
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import counted, expecting, source_facts
 
 #: DataModule of each preset: its frame rate goes into the converted model.
 DATA = {"moving_mnist": "MovingMNIST", "kth": "KTH", "bair": "BAIR"}
 #: Past and predicted frames in training, and beta, as the official README has them: for files without options.
 PUBLISHED = {"moving_mnist": (5, 10, 1e-4), "kth": (10, 10, 1e-6), "bair": (2, 10, 1e-4)}
-_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError, StopIteration)
 
 
 def convert(
@@ -39,12 +37,9 @@ def convert(
     """
     path = Path(model)
     state, options = weights.read_modules(path)
-    try:
+    with expecting("SVG", path):
         network = SVGNetwork(**weights.network_config(state))
         side, channels = weights.frame_size(state)
-    except _FAULTS as error:
-        missing = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
-        raise UserError(f"the weights are not those of SVG: {missing}"[:200], str(path)) from error
     published = PUBLISHED[preset]
     past, future = (_option(options, key, published[i]) for i, key in enumerate(("n_past", "n_future")))
     fixed = network.prior is None
@@ -57,15 +52,14 @@ def convert(
         posterior="mean" if fixed else "sample",
     )
     weights.load(network, state, str(path))
-    count = sum(p.numel() for p in network.parameters())
+    kind = f"SVG-{'FP' if fixed else 'LP'} ({network.backbone}, {side} px, {channels} channels)"
     lines = [
-        f"SVG-{'FP' if fixed else 'LP'} ({network.backbone}, {side} px, {channels} channels): {count:,} parameters; "
-        f"all {len(state)} tensors found their place",
+        counted(kind, network, len(state)),
         f"{int(past)} past frames, trained to predict {int(future)}"
         + ("" if options else " (published: the file has no options)"),
     ]
     header = {**describe_model(converted, converted.clip_spec, None), "stage": "prediction", "clips": 0}
-    header["source"] = [{"file": path.name, "sha256": sha256(path)}]
+    header["source"] = [source_facts(path)]
     return Export(header, converted.state_dict()), lines
 
 

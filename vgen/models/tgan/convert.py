@@ -6,13 +6,13 @@ from typing import Literal
 from torch import Tensor
 
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.tgan.module import TGAN
 from vgen.models.tgan.networks import VideoGenerator
 from vgen.models.tgan.weights import IMAGE_KEYS, SEED_KEYS, generator_config, read_snapshot, with_counters
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import source_facts
 
 #: DataModule of each preset: its class names and frame rate go into the converted model.
 DATA = {"ucf101": "UCF101", "moving_mnist": "MovingMNIST", "folder": "Folder"}
@@ -55,7 +55,7 @@ def convert(
         (model.generator.images, IMAGE_KEYS, images),
     ):
         keys.load(network, with_counters(states[file]), file)
-    source = [{"file": Path(file).name, "sha256": sha256(Path(file))} for file in states]
+    source = [source_facts(Path(file)) for file in states]
     header = {**describe_model(model, spec, None), "stage": "gan", "clips": 0, "source": source}
     counts = [sum(p.numel() for p in part.parameters()) for part in (model.generator.seeds, model.generator.images)]
     tensors = sum(len(state) for state in states.values())

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vgen.errors import UserError
-from vgen.files import sha256
 from vgen.models.videogpt import weights
 from vgen.models.videogpt.module import VideoGPT
 from vgen.models.videogpt.networks import VQVAE, CodeTransformer
@@ -15,6 +14,7 @@ from vgen.models.videogpt.vqvae_module import VideoVQVAE
 from vgen.video import ClipSpec
 from vgen.weights.checkpoint import RUN, describe_model
 from vgen.weights.export import Export
+from vgen.weights.official import counted, expecting, source_facts
 from vgen.weights.unpickle import read_official
 
 #: DataModule of each preset: its class names and frame rate go into the converted model.
@@ -25,7 +25,6 @@ _ALLOWED = (
     "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
     "pytorch_lightning.utilities.parsing.AttributeDict",
 )
-_FAULTS = (KeyError, IndexError, AttributeError, TypeError, ValueError)
 
 
 def convert(
@@ -47,7 +46,7 @@ def convert(
     """
     path = Path(model)
     state, arguments = _read(path)
-    try:
+    with expecting("VideoGPT", path):
         first_state = weights.vqvae_state(state)
         is_prior = "attn_stack.right_shift.sos" in state
         size = int(arguments["resolution"])
@@ -56,13 +55,11 @@ def convert(
             grid = [len(state[f"attn_stack.pos_embd.emb.d_{axis}"]) for axis in range(3)]
             arguments = {**arguments, "downsample": [frames // grid[0], size // grid[1], size // grid[2]]}
         network = VQVAE(**weights.vqvae_config(first_state, arguments))
-    except _FAULTS as error:
-        raise _not_these(path, error) from error
     weights.load_vqvae(network, first_state, str(path))
-    facts = {"file": path.name, "sha256": sha256(path)}
+    facts = source_facts(path)
     first = VideoVQVAE(ClipSpec(frames, size, size, network.channels, fps), network)
     header = {**describe_model(first, first.clip_spec, None), "stage": "vqvae", "clips": 0, "source": [facts]}
-    export, lines = Export(header, first.state_dict()), [_counted("VQ-VAE", network, first_state)]
+    export, lines = Export(header, first.state_dict()), [counted("VQ-VAE", network, len(first_state))]
     if not is_prior:
         return export, [*lines, f"clips of {frames} frames of {size}x{size} pixels"]
     second, note = _prior(state, arguments, first, class_names, path)
@@ -90,24 +87,12 @@ def _prior(
     path: Path,
 ) -> tuple[VideoGPT, str]:
     own = weights.prior_state(state)
-    try:
+    with expecting("VideoGPT", path):
         network = CodeTransformer(**weights.prior_config(own, arguments))
         classes = own["norm.w.weight"].shape[0] if network.class_conditional else 0
-    except _FAULTS as error:
-        raise _not_these(path, error) from error
     names = class_names if len(class_names) == classes else tuple(map(str, range(classes)))
     spec = first.clip_spec
     clip = ClipSpec(spec.frames, spec.height, spec.width, spec.channels, spec.fps, names, ("label",) if names else ())
     model = VideoGPT(clip, network, first)
     weights.load_prior(network, own, str(path))
-    return model, _counted("prior", network, own)
-
-
-def _not_these(path: Path, error: Exception) -> UserError:
-    missing = f"{error} is missing" if isinstance(error, KeyError) else f"{error}"
-    return UserError(f"the weights are not those of VideoGPT: {missing}"[:200], str(path))
-
-
-def _counted(name: str, network: nn.Module, state: Mapping[str, Tensor]) -> str:
-    count = sum(p.numel() for p in network.parameters())
-    return f"{name}: {count:,} parameters; all {len(state)} tensors found their place"
+    return model, counted("prior", network, len(own))
