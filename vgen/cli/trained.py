@@ -104,6 +104,11 @@ def read_options(given: list[str]) -> dict[str, Any]:
     return options
 
 
+def option_texts(given: list[str]) -> dict[str, str]:
+    """The same as they were written, for the record of an evaluation."""
+    return {name: value for name, _, value in (text.partition("=") for text in given)}
+
+
 def read_values(given: list[str], option: str, example: str) -> dict[str, Any]:
     """Reads the values of an option that may be repeated, each NAME=VALUE: numbers, true and false, lists, text.
 

@@ -4,7 +4,7 @@ import argparse
 import time
 
 from vgen.cli.evaluation.image_to_video import batches
-from vgen.cli.trained import Trained, model_inputs, open_data, open_trained, read_options
+from vgen.cli.trained import Trained, model_inputs, open_data, open_trained, option_texts, read_options
 from vgen.errors import UserError
 
 _CLIPS = 256  # of SVG's script
@@ -84,6 +84,6 @@ def _settings(args: argparse.Namespace, trained: Trained, past: int, frames: int
         "draws": args.best_of,
         "similarity": args.similarity,
         "seed": args.seed,
-        "options": {name.partition("=")[0]: name.partition("=")[2] for name in args.option},
+        "options": option_texts(args.option),
         "device": trained.device,
     }

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vgen.cli.trained import Trained, model_inputs, open_data, open_trained, read_options
+from vgen.cli.trained import Trained, model_inputs, open_data, open_trained, option_texts, read_options
 from vgen.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _evaluate(args: argparse.Namespace, trained: Trained, options: dict[str, Any
         result["note"] += (
             f" The classifier reads only {reads:.0%} of the real clips: its figures say little about the model."
         )
-    result["settings"]["options"] = {name.partition("=")[0]: name.partition("=")[2] for name in args.option}
+    result["settings"]["options"] = option_texts(args.option)
     return result
 
 

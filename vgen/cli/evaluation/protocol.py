@@ -145,6 +145,7 @@ class _Evaluation:
 
     def _plan(self, block: DataBlock | None) -> None:
         """Says what the model is to make: nothing is made yet."""
+        from vgen.cli.trained import option_texts
         from vgen.metrics.generated import SampleStore
         from vgen.metrics.reconstructed import Reconstructions
         from vgen.metrics.record import versions
@@ -160,7 +161,7 @@ class _Evaluation:
             self.make = self._sampled(trained, block)
         settings = {
             "model": _identity(trained),
-            "options": {name.partition("=")[0]: name.partition("=")[2] for name in args.option},
+            "options": option_texts(args.option),
             **self.make.settings,
             "device": self.device.partition(":")[0],
             "versions": versions(),
