@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from vgen.codecs import Latent, LatentCache, open_codec
 from vgen.diffusion.noise import mix
-from vgen.errors import UserError, did_you_mean
+from vgen.errors import UserError
 from vgen.nn.categorical import draw, keep_likely
 from vgen.training.base import SingleLossModule
 from vgen.training.caching import cached_latents
-from vgen.training.sampling import SamplesClips
+from vgen.training.sampling import SamplesClips, check_options
 from vgen.video import ClipSpec
 from vgen.weights import Handoff
 
@@ -145,10 +145,7 @@ class AutoregressiveCodes(SamplesClips, SingleLossModule):
         if frames > self.clip_spec.frames:
             what = f"the prior makes clips of {self.clip_spec.frames} frames, not {frames}"
             raise UserError(what, "frames", f"use at most {self.clip_spec.frames}")
-        known = [field.name for field in fields(CodeSampling)]
-        for name in options:
-            if name not in known:
-                raise UserError(f"no option {name!r}", "options", did_you_mean(name, known) or f"there: {known}")
+        check_options(options, [field.name for field in fields(CodeSampling)])
         codes = self.draw_codes(conditions, n, seeds, replace(self.sampling, **options))
         video: Tensor = self.codec.network.decode({"codes": codes})  # type: ignore[operator]
         return video[:, :, :frames]

@@ -9,9 +9,9 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from vgen.diffusion import ClipNoise
-from vgen.errors import UserError, did_you_mean
+from vgen.errors import UserError
 from vgen.training.base import SingleLossModule
-from vgen.training.sampling import StreamsClips
+from vgen.training.sampling import StreamsClips, check_options
 from vgen.video import ClipSpec
 
 State = dict[str, Tensor]
@@ -127,8 +127,5 @@ class FramePrediction(StreamsClips, SingleLossModule):
 
     def _chosen(self, options: dict[str, Any]) -> dict[str, Any]:
         known = self.prediction_options()
-        for name in options:
-            if name not in known:
-                hint = did_you_mean(name, known) or f"there: {', '.join(known) or 'none'}"
-                raise UserError(f"no option {name!r}", "options", hint)
+        check_options(options, known)
         return known | options

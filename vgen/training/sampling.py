@@ -1,6 +1,6 @@
 """How models are asked for clips: the checks, defaults and devices that every family shares."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vgen.conditioning import label_indices
-from vgen.errors import UserError
+from vgen.errors import UserError, did_you_mean
 from vgen.video import ClipSpec, to_float
 from vgen.video.image import load_image
 
@@ -106,6 +106,18 @@ class SamplesClips:
             clips = [to_float(clip) if clip.dtype == torch.uint8 else clip for clip in clips]
             result["video"] = torch.stack(clips if len(clips) == n else clips * n)[:, :, -self.past_frames :]
         return result
+
+
+def check_options(options: Mapping[str, Any], known: Collection[str], where: str = "options") -> None:
+    """Refuses options that a model does not have.
+
+    Raises:
+        UserError: Names the first of them.
+    """
+    for name in options:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"there: {', '.join(known) or 'none'}"
+            raise UserError(f"no option {name!r}", where, hint)
 
 
 class StreamsClips(SamplesClips):

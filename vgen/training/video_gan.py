@@ -9,13 +9,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from vgen.diffusion.noise import mix
-from vgen.errors import UserError, did_you_mean
+from vgen.errors import UserError
 from vgen.losses.adversarial import GANLoss, judgement_losses, share_of_wins
 from vgen.losses.gradient_penalty import GradientPenalty
 from vgen.training.clip_statistics import ClipStatistics
 from vgen.training.constraints import Constraint
 from vgen.training.gan import AdversarialModule, Batch, cut
-from vgen.training.sampling import SamplesClips
+from vgen.training.sampling import SamplesClips, check_options
 from vgen.video import ClipSpec
 
 
@@ -223,9 +223,7 @@ class VideoGAN(SamplesClips, AdversarialModule):
         """
         draws = self.draws(frames)
         latents = self.latents(n, frames, seeds)
+        check_options(options, draws, "sample(options=)")
         for name, seed in options.items():
-            if name not in draws:
-                hint = did_you_mean(name, draws) or f"there: {', '.join(draws) or 'none'}"
-                raise UserError(f"no option {name!r}", "sample(options=)", hint)
             latents[name] = self._seeded(draws, name, [int(seed)] * n)
         return self.clips(latents, conditions).float()
