@@ -60,19 +60,20 @@ class Judging:
 
     def baselines(self) -> list[Row]:
         """Real clips, whose distance is the floor, and ways in which clips are wrong in time alone."""
-        real: Tensor = self.held_out["video"]
-        chance = torch.Generator().manual_seed(0)
-        shuffled = torch.stack([clip[:, torch.randperm(clip.shape[1], generator=chance)] for clip in real])
-        made = {
-            "real clips (floor)": real,
-            "real, frames shuffled": shuffled,
-            "real, first frame frozen": real[:, :, :1].expand_as(real).contiguous(),
-            "real, mean frame": real.float().mean(2, keepdim=True).round().to(real.dtype).expand_as(real).contiguous(),
-        }
         path = self.folder / "baselines.json"
         if not path.is_file():
+            real: Tensor = self.held_out["video"]
+            chance = torch.Generator().manual_seed(0)
+            shuffled = torch.stack([clip[:, torch.randperm(clip.shape[1], generator=chance)] for clip in real])
+            mean = real.float().mean(2, keepdim=True).round().to(real.dtype)
+            made = {
+                "real clips (floor)": real,
+                "real, frames shuffled": shuffled,
+                "real, first frame frozen": real[:, :, :1].expand_as(real).contiguous(),
+                "real, mean frame": mean.expand_as(real).contiguous(),
+            }
             write_json(path, {name: self._baseline(videos, real) for name, videos in made.items()})
-        return [Row(name, metrics) for name, metrics in json.loads(path.read_text(encoding="utf-8")).items()]
+        return _rows(path)
 
     def real_chain(self, clips: int) -> list[Row]:
         """Rows of the clips that follow one another in real videos; none where the videos are too short for that."""
@@ -84,7 +85,7 @@ class Judging:
                 print(f"[benchmark] no real videos of {clips} clips: {error.what}", flush=True)
                 return []
             write_json(path, {f"real clips, {name}": metrics for name, metrics in self.chained(videos, clips).items()})
-        return [Row(name, metrics) for name, metrics in json.loads(path.read_text(encoding="utf-8")).items()]
+        return _rows(path)
 
     def chained(self, videos: Tensor, clips: int) -> dict[str, Metrics]:
         """Measures each of the clips of videos by itself, by its name.
@@ -133,3 +134,8 @@ class Judging:
     def _subjects(self) -> list[str] | None:
         subjects: list[str] = self.held_out.get("subject") or [""]
         return subjects if all(subjects) else None
+
+
+def _rows(path: Path) -> list[Row]:
+    """The rows of real clips that were kept in a file."""
+    return [Row(name, metrics) for name, metrics in json.loads(path.read_text(encoding="utf-8")).items()]

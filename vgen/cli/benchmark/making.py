@@ -1,5 +1,6 @@
 """The clips that a benchmark lets a model make."""
 
+import itertools
 import json
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from vgen.metrics.image_to_video import clip_seed
 from vgen.training import VideoModule
 from vgen.video import Reconstructs, Samples, to_uint8
 from vgen.video.protocols import Streams
-from vgen.weights.checkpoint import build_model, build_untrained, read_model_file, stages_of_run
+from vgen.weights.checkpoint import ModelFile, build_model, build_untrained, read_model_file, stages_of_run
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,10 @@ def make(job: Job, making: Making) -> None:
     data = build_data(job.data, str(job.recipe))
     stages = stages_of_run(job.run_dir)
     file = read_model_file(job.run_dir, stages[-1])
-    model = _open(job, stages[-1], making)
+    model = _open(job, file, making)
     samples = isinstance(model, Streams if making.clips > 1 else Samples)
-    opened = (model if stage == stages[-1] else _open(job, stage) for stage in reversed(stages))
+    earlier = (_open(job, read_model_file(job.run_dir, stage)) for stage in reversed(stages[:-1]))
+    opened = itertools.chain([model], earlier)
     reconstructs = next((m for m in opened if isinstance(m, Reconstructs)), None) if making == CLIPS else None
     trained = json.loads((job.run_dir / stages[-1] / "done.json").read_text())["sha256"]
     seconds = 0.0
@@ -98,7 +100,7 @@ def make(job: Job, making: Making) -> None:
             "weights": "initial" if not making.trained else "raw" if file.ema is None else "ema",
             "samples": samples,
             "inputs": sorted(model_inputs(model)) if samples else [],
-            "reads_class": samples and _reads_class(model, data, job),
+            "reads_class": samples and making == CLIPS and _reads_class(model, data, job),
             "sample_clips_per_s": making.clips * len(job.numbers) / max(seconds, 1e-9) if samples else None,
         },
     )
@@ -118,8 +120,7 @@ def made_by(job: Job, making: Making = CLIPS) -> dict[str, Tensor]:
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
-def _open(job: Job, stage: str, making: Making = CLIPS) -> Any:
-    file = read_model_file(job.run_dir, stage)
+def _open(job: Job, file: ModelFile, making: Making = CLIPS) -> Any:
     if making.trained:
         return build_model(file).to(job.device)
     torch.manual_seed(job.seed)
