@@ -152,6 +152,17 @@ def test_planes_in_one_batch_are_planes_alone(grid, monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("embedding", [False, True])
+def test_only_an_embedding_tells_planes_of_one_shape_apart(embedding):
+    network, x, time = unet(plane_embedding=embedding), planes(PlaneGrid(2, 4, 4)), torch.tensor([3, 900])
+    assert count(network) - count(unet()) == (3 * 16 if embedding else 0)
+    out = network(x, time)
+    swapped = network({"xy": x["xy"], "yt": x["xt"], "xt": x["yt"]}, time)
+    symmetric = all(torch.allclose(swapped[a], out[b], atol=1e-5) for a, b in (("yt", "xt"), ("xt", "yt"), ("xy", "xy")))
+    assert symmetric is not embedding
+
+
+@torch.no_grad()
 def test_no_condition_is_a_condition_of_zeros():
     grid, time = PlaneGrid(2, 4, 4), torch.tensor([3, 900])
     network, x = unet(), planes(grid)

@@ -69,6 +69,8 @@ class PlaneUNet(Configurable, nn.Module):
         norm_groups: GroupNorm groups; 32 in all published networks.
         conditional: Takes a condition latent.
         checkpointing: Compute activations of attention again in the backward pass; the release always does.
+        plane_embedding: Add a learned vector to each plane behind the first convolution. The release has none: where yt
+            and xt have one shape, it cannot tell them apart, and swapped samples are as likely as right ones.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class PlaneUNet(Configurable, nn.Module):
         norm_groups: int = 32,
         conditional: bool = True,
         checkpointing: bool = False,
+        plane_embedding: bool = False,
     ) -> None:
         super().__init__()
         for mult in channel_mult:
@@ -115,6 +118,7 @@ class PlaneUNet(Configurable, nn.Module):
         channels, skips = model_channels, [model_channels]
         planes = in_channels * (2 if conditional else 1)
         self.input_blocks = nn.ModuleList([UNetBlock([PlaneConv(planes, channels)], None)])
+        self.plane_embed = nn.Parameter(torch.zeros(len(PLANES), channels)) if plane_embedding else None
         for level, mult in enumerate(channel_mult):
             within = 2**level in attention_resolutions
             for _ in range(num_res_blocks):
@@ -180,8 +184,10 @@ class PlaneUNet(Configurable, nn.Module):
         groups = [torch.cat([planes[name] for name in group]) for group in names]
         embedding = F.silu(self.time_embed(cosine_embedding(time, self.model_channels).to(groups[0].dtype)))
         skips = []
-        for block in self.input_blocks:
+        for index, block in enumerate(self.input_blocks):
             groups = block(groups, embedding)
+            if index == 0 and self.plane_embed is not None:
+                groups = [self._embedded(x, group) for x, group in zip(groups, names, strict=True)]
             skips.append(groups)
         groups = self.middle_block(groups, embedding)
         for block in self.output_blocks:
@@ -192,6 +198,11 @@ class PlaneUNet(Configurable, nn.Module):
             done = self.out_conv(F.silu(self.out_norm(x)))
             out |= dict(zip(group, done.chunk(len(group)), strict=True))
         return {name: out[name] for name in PLANES}
+
+    def _embedded(self, x: Tensor, group: list[str]) -> Tensor:
+        """Stacked planes (n B, C, a, b), each plus the vector of its name."""
+        vectors = self.plane_embed[[PLANES.index(name) for name in group]]  # type: ignore[index]
+        return x + vectors.to(x.dtype).repeat_interleave(len(x) // len(group), dim=0)[:, :, None, None]
 
 
 def _equal_shapes(planes: Mapping[str, Tensor]) -> list[list[str]]:
