@@ -60,7 +60,8 @@ def test_three_steps_of_every_stage(recipe, here, tmp_path, monkeypatch):
     for name in config["stages"]:
         out = works_without_recipe_and_data(vgen.load(run, stage=name))
     assert main(["export", str(run), "--out", "exported"]) == 0
-    assert {path.suffix for path in Path("exported").rglob("*") if path.is_file()} <= {".safetensors", ".json", ".md", ".mp4"}
+    kinds = {path.suffix for path in Path("exported").rglob("*") if path.is_file()}
+    assert kinds <= {".safetensors", ".json", ".md", ".mp4"}
     assert torch.equal(works_without_recipe_and_data(vgen.load("exported")), out)
 
 

@@ -158,7 +158,8 @@ def test_only_an_embedding_tells_planes_of_one_shape_apart(embedding):
     assert count(network) - count(unet()) == (3 * 16 if embedding else 0)
     out = network(x, time)
     swapped = network({"xy": x["xy"], "yt": x["xt"], "xt": x["yt"]}, time)
-    symmetric = all(torch.allclose(swapped[a], out[b], atol=1e-5) for a, b in (("yt", "xt"), ("xt", "yt"), ("xy", "xy")))
+    pairs = (("yt", "xt"), ("xt", "yt"), ("xy", "xy"))
+    symmetric = all(torch.allclose(swapped[a], out[b], atol=1e-5) for a, b in pairs)
     assert symmetric is not embedding
 
 
