@@ -102,6 +102,16 @@ def test_what_does_not_fit_is_named(lfdm, clips):
         BenchmarkClips("moving_digits", ".", 64, 16, {"test_clips": 3}).halves(8)
 
 
+def test_networks_that_state_the_size_of_frames_follow_the_data(clips):
+    vidm, _ = read_recipe(find_recipe("vidm_ucf101"))
+    adapted = adapt(vidm, clips, dict.fromkeys(vidm, 1), 0, "cpu")
+    check(adapted)
+    assert adapted["content"]["model"]["init_args"]["network"]["init_args"]["size"] == [64, 64]
+    assert vidm["content"]["model"]["init_args"]["network"]["init_args"]["size"] == [32, 32]
+    edm, _ = read_recipe(find_recipe("edm_sky"))
+    check(adapt(edm, clips, dict.fromkeys(edm, 1), 0, "cpu"))
+
+
 def test_halves_have_no_clip_in_common(clips):
     first, second = clips.halves(100)
     assert len(first) == len(second) == 4 and not set(first) & set(second) and max(first + second) < 9

@@ -28,6 +28,8 @@ _LENGTHS = (
     "total_steps", "warmup_steps", "num_training_steps", "num_warmup_steps", "step_size", "milestones", "total_iters",
     "T_max", "T_0",
 )  # fmt: skip
+# Arguments in which a network says the side of the frames again, as a number or as height and width.
+_SIDES = ("size", "resolution")
 _EPOCHS = 1000  # what Lightning trains for where a recipe names no end
 _SAVES = 8  # checkpoints in a stage's training: a kill costs at most that share
 
@@ -138,7 +140,8 @@ def adapt(
 
     A stage that reads clips of another length than the one that generates (pairs of frames, single pictures) keeps
     that length and its own choice of frames; everything else about the clips is the benchmark's. Learning-rate
-    schedules are stretched with the training. Nothing is drawn or validated meanwhile, except for a `best.ckpt`.
+    schedules are stretched with the training, and networks that state the size of the frames are made for the
+    benchmark's. Nothing is drawn or validated meanwhile, except for a `best.ckpt`.
 
     Raises:
         UserError: A stage reads more frames than the clips have.
@@ -148,6 +151,7 @@ def adapt(
     adapted = copy.deepcopy(stages)
     for name, stage in adapted.items():
         stage["seed_everything"] = seed
+        _resize(stage["model"], _arguments(stage["data"]).get("size"), clips.size)
         stage["data"] = _data(stage["data"], clips, generated, seed, f"stages.{name}.data")
         stage["trainer"] |= _trainer(stage["trainer"], steps[name], accelerator)
         for schedule in _schedules(stage["model"]):
@@ -247,6 +251,15 @@ def _stretch(schedule: dict[str, Any], factor: float) -> None:
     for key, value in _arguments(schedule).items():
         if key in _LENGTHS and value is not None:
             schedule["init_args"][key] = [scaled(v) for v in value] if isinstance(value, list) else scaled(value)
+
+
+def _resize(value: Any, own: int | None, side: int) -> None:
+    """Puts the benchmark's side wherever a model's configuration repeats that of its own data."""
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        if key in _SIDES and own is not None and inner in (own, [own, own]):
+            value[key] = [side, side] if isinstance(inner, list) else side
+        else:
+            _resize(inner, own, side)
 
 
 def _mentions(value: Any, text: str) -> bool:
