@@ -130,6 +130,7 @@ def test_gpu_check_without_a_gpu_is_one_line(monkeypatch, capsys):
     assert captured.out == "" and len(captured.err.splitlines()) == 1 and "CUDA" in captured.err
 
 
+@pytest.mark.slow  # every variant of two rows, timed
 def test_gpu_check_on_a_cpu_with_tiny_networks(tmp_path):
     out = tmp_path / "check.json"
     assert gpu_check.main(["--device", "cpu", "--tiny", "--out", str(out), "--only", "step_times"]) == 0
@@ -140,8 +141,7 @@ def test_gpu_check_on_a_cpu_with_tiny_networks(tmp_path):
     assert variants == ["fp32", "bf16", "fp32 checkpointing"]
 
 
-@pytest.mark.slow  # trains, and compiles whole models
-@pytest.mark.parametrize("name", ["bf16_drift", "compiled_losses"])
+@pytest.mark.parametrize("name", ["bf16_drift", pytest.param("compiled_losses", marks=pytest.mark.slow)])
 def test_gpu_check_compares_losses(name, tmp_path):
     out = tmp_path / "check.json"
     assert gpu_check.main(["--device", "cpu", "--tiny", "--out", str(out), "--only", name]) == 0
