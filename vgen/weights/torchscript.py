@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from vgen.errors import UserError
-from vgen.weights.legacy import read_archive
+from vgen.weights.torch_pickles import read_archive
 from vgen.weights.unpickle import Foreign
 
 _DEEPEST = 50  # modules inside modules; a deeper nesting is no network

@@ -3,7 +3,7 @@
 A torch file is a pickle, and a pickle is a program. Official checkpoints are read through torch's restricted
 unpickler (`weights_only=True`), which knows tensors and plain containers and stops at everything else. Classes that
 official files are known to hold besides tensors are never imported either: a record of what the file said takes
-their place. What else unpickles in vgen, `vgen.weights.legacy` and `persistence`, imports nothing either.
+their place. What else unpickles in vgen, `vgen.weights.torch_pickles` and `persistence`, imports nothing either.
 """
 
 import json
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from vgen.errors import UserError
-from vgen.weights.legacy import StandIn, read_stream, refused
+from vgen.weights.torch_pickles import StandIn, read_stream, refused
 
 _HEAD_BYTES = 512
 

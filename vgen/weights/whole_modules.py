@@ -11,8 +11,8 @@ from pathlib import Path
 from torch import Tensor
 
 from vgen.errors import UserError
-from vgen.weights.legacy import read_archive, read_stream
 from vgen.weights.persistence import network_state, stand_in
+from vgen.weights.torch_pickles import read_archive, read_stream
 
 
 def read_module(path: str | Path) -> dict[str, Tensor]:
