@@ -183,11 +183,13 @@ class PlaneUNet(Configurable, nn.Module):
         names = _equal_shapes(planes)
         groups = [torch.cat([planes[name] for name in group]) for group in names]
         embedding = F.silu(self.time_embed(cosine_embedding(time, self.model_channels).to(groups[0].dtype)))
-        skips = []
-        for index, block in enumerate(self.input_blocks):
+        first, *others = self.input_blocks
+        groups = first(groups, embedding)
+        if self.plane_embed is not None:
+            groups = [self._embedded(x, group) for x, group in zip(groups, names, strict=True)]
+        skips = [groups]
+        for block in others:
             groups = block(groups, embedding)
-            if index == 0 and self.plane_embed is not None:
-                groups = [self._embedded(x, group) for x, group in zip(groups, names, strict=True)]
             skips.append(groups)
         groups = self.middle_block(groups, embedding)
         for block in self.output_blocks:
