@@ -105,7 +105,7 @@ def read_options(given: list[str]) -> dict[str, Any]:
 
 
 def option_texts(given: list[str]) -> dict[str, str]:
-    """The same as they were written, for the record of an evaluation."""
+    """Options NAME=VALUE as they were written, by their names: for the record of an evaluation."""
     return {name: value for name, _, value in (text.partition("=") for text in given)}
 
 
