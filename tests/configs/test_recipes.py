@@ -59,12 +59,18 @@ def test_what_it_prints_is_the_same_recipe(recipe, tmp_path, monkeypatch, capsys
         assert printed(capsys, path) == first
 
 
+FIRSTS = list({recipe.stem.partition("_")[0]: recipe for recipe in reversed(RECIPES)}.values())
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_every_overlay_fits_every_family(overlay, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "recipes", [pytest.param(FIRSTS, id="first"), pytest.param(RECIPES, id="every", marks=pytest.mark.slow)]
+)
+def test_every_overlay_fits_every_recipe(recipes, overlay, tmp_path, monkeypatch):
+    """Of each name up to its first `_` one recipe, which is quick; all of them in `make test-all`."""
     monkeypatch.chdir(tmp_path)
     wanted = raw(overlay)["all_stages"]["trainer"]
-    firsts = {recipe.stem.partition("_")[0]: recipe for recipe in reversed(RECIPES)}
-    for recipe in firsts.values():
+    for recipe in recipes:
         for stage in configuration(recipe, overlay)["stages"].values():
             for key in wanted.keys() - {"logger", "callbacks+"}:
                 assert stage["trainer"][key] == wanted[key], f"{recipe.stem}: {key}"
