@@ -6,6 +6,8 @@ import yaml
 from tests.configs.conftest import CONFIGS, OVERLAYS, RECIPES, configuration, printed, tiny_of
 from vgen.cli.stages import make_plan, run_directory
 
+FIRSTS = list({recipe.stem.partition("_")[0]: recipe for recipe in reversed(RECIPES)}.values())
+
 
 def named(paths):
     return pytest.mark.parametrize("recipe", paths, ids=lambda path: path.stem)
@@ -57,9 +59,6 @@ def test_what_it_prints_is_the_same_recipe(recipe, tmp_path, monkeypatch, capsys
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(first, sort_keys=False))
         assert printed(capsys, path) == first
-
-
-FIRSTS = list({recipe.stem.partition("_")[0]: recipe for recipe in reversed(RECIPES)}.values())
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
