@@ -8,9 +8,10 @@ import pytest
 import torch
 
 import vgen
-from tests.configs.conftest import RECIPES, arguments, configuration, provide_data, tiny_of
+from tests.configs.conftest import CONFIGS, RECIPES, arguments, configuration, provide_data, tiny_of
+from tests.mechanics.processes import apart
 from tests.mechanics.runs import RECIPE as TOY
-from tests.mechanics.runs import rows
+from tests.mechanics.runs import rows, with_callbacks
 from vgen.cli.main import main
 from vgen.cli.trained import model_inputs
 from vgen.video import Samples
@@ -82,18 +83,35 @@ def works_without_recipe_and_data(model):
     return made
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_two_ranks_train_the_same_weights(recipe, here, tmp_path):
+    """Codebooks and critics too; statistics of BatchNorm are each rank's own."""
+    smoke(recipe)  # the data, and runs whose weights it starts from
+    tiny = with_callbacks(tmp_path / "tiny.yaml", "toy.RankRecorder", recipe=tiny_of(recipe))
+    run = tmp_path / "run"
+    more = [*arguments(tiny, CONFIGS / "overlays" / "ddp.yaml"), *SHORT, "--all_stages.trainer.accelerator=cpu"]
+    codes, output = apart(run, *more, "--run_dir", str(run), recipe=recipe, ranks=2)
+    assert codes == [0, 0], output
+    for stage in configuration(recipe)["stages"]:
+        ranks = [torch.load(run / stage / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+        assert not set(ranks[0]["clips"]) & set(ranks[1]["clips"])
+        for key, value in ranks[0]["weights"].items():
+            assert torch.equal(value, ranks[1]["weights"][key]) or "running_" in key, f"{stage}: {key}"
+
+
 @pytest.mark.parametrize("name", ["bf16", "debug_overfit", "wandb"])
 def test_overlays_train(name, tmp_path, monkeypatch):
     """On the toy, which takes seconds; `ddp` asks for GPUs."""
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    overlay = Path(__file__).parents[2] / "lightning_configs" / "overlays" / f"{name}.yaml"
+    overlay = CONFIGS / "overlays" / f"{name}.yaml"
     short = ["--run_dir", str(tmp_path / "toy"), "--all_stages.trainer.max_steps=3"]
     assert main(["fit", *arguments(TOY, overlay), *short]) == 0
     assert (tmp_path / "toy" / "diffusion" / "done.json").is_file()
 
 
 def test_overfitting_repeats_one_batch(tmp_path):
-    overlay = Path(__file__).parents[2] / "lightning_configs" / "overlays" / "debug_overfit.yaml"
+    overlay = CONFIGS / "overlays" / "debug_overfit.yaml"
     recipe = TOY.read_text().replace(
         "        - {class_path: tests.mechanics.toy.Trap}\n",
         "        - {class_path: tests.mechanics.toy.RankRecorder}\n",

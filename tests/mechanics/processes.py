@@ -1,5 +1,6 @@
 """Starts runs in processes of their own, whose end, signals and output a test looks at."""
 
+import logging
 import os
 import signal
 import socket
@@ -57,6 +58,7 @@ class Processes:
                 os.dup2(file, 1)
                 os.dup2(file, 2)
                 sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+                logging.getLogger().handlers.clear()  # pytest's, which would keep warnings to themselves
                 # What Lightning looks up when it is imported.
                 rank_zero_only.rank = int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0)
                 code = main(arguments)

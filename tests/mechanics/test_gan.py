@@ -5,19 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.mechanics.runs import REPOSITORY, assert_same, checkpoint, fit, fit_apart, rows
+from tests.mechanics.processes import apart
+from tests.mechanics.runs import REPOSITORY, assert_same, checkpoint, fit, rows
 
 RECIPE = Path(__file__).with_name("gan.yaml")
 OVERLAY = REPOSITORY / "lightning_configs" / "overlays" / "ddp.yaml"
-TWO = ("--all_stages.trainer.accelerator=cpu", "--all_stages.trainer.devices=2")
-
-
+CPU = "--all_stages.trainer.accelerator=cpu"
 STAGES = ("gan", "noise")
 
 
 def test_two_ranks_train_the_same_networks(tmp_path):
-    done = fit_apart(tmp_path / "gan", "--config", str(OVERLAY), *TWO, recipe=RECIPE)
-    assert done.returncode == 0, done.stderr
+    codes, output = apart(tmp_path / "gan", "--config", str(OVERLAY), CPU, recipe=RECIPE, ranks=2)
+    assert codes == [0, 0], output
     for stage in STAGES:
         ranks = [torch.load(tmp_path / "gan" / stage / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
         for key, value in ranks[0]["weights"].items():
@@ -36,9 +35,10 @@ def test_two_ranks_train_the_same_networks(tmp_path):
 
 
 def test_plain_ddp_is_refused_in_one_line(tmp_path):
-    done = fit_apart(tmp_path / "gan", *TWO, "--all_stages.trainer.strategy=ddp", recipe=RECIPE)
-    assert done.returncode == 2 and "take turns" in done.stderr
-    assert "vgen.training.DataParallel" in done.stderr and "Traceback" not in done.stderr
+    plain = (CPU, "--all_stages.trainer.strategy=ddp")
+    codes, output = apart(tmp_path / "gan", *plain, recipe=RECIPE, ranks=2, launcher="lightning")
+    assert codes == [2] and "take turns" in output
+    assert "vgen.training.DataParallel" in output and "Traceback" not in output
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import torch
 
-from tests.mechanics.runs import RECIPE, fit, fit_apart
+from tests.mechanics.processes import apart
+from tests.mechanics.runs import RECIPE, fit
 from tests.mechanics.toy import ToyDiffusion
 from vgen.video.io import read_frames
 
@@ -43,9 +44,8 @@ def test_one_rank_and_two(tmp_path):
     two = tmp_path / "two"
     # The first stage is copied: on two ranks it would see other clips.
     shutil.copytree(one / "autoencoder", two / "autoencoder")
-    ranks = ["--all_stages.trainer.devices=2", "--all_stages.trainer.strategy=ddp", "--only", "diffusion", "--resume"]
-    done = fit_apart(two, *short, *ranks, recipe=recipe)
-    assert done.returncode == 0, done.stderr
+    codes, output = apart(two, *short, "--only", "diffusion", "--resume", recipe=recipe, ranks=2)
+    assert codes == [0, 0], output
     name = "diffusion/samples/step_00000001_samples"
     facts = [json.loads((run / f"{name}.json").read_text()) for run in (one, two)]
     assert facts[0] == facts[1] and facts[0]["layout"]["columns"] == COUNT

@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 
+from tests.mechanics.processes import apart
 from tests.mechanics.runs import (
     RECIPE,
     assert_same,
@@ -13,7 +14,6 @@ from tests.mechanics.runs import (
     checkpoint_path,
     differences,
     fit,
-    fit_apart,
     rows,
 )
 
@@ -72,8 +72,8 @@ def test_killed_in_both_stages(finished, tmp_path):
     """SIGKILL with worker processes: nothing can be tidied up."""
     run = tmp_path / "toy"
     for where in ("autoencoder:3:kill", "diffusion:5:kill"):
-        done = fit_apart(run, WORKERS, "--resume", trap=where)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        codes, output = apart(run, WORKERS, "--resume", TOY_TRAP=where)
+        assert codes == [-signal.SIGKILL], output
     assert not (run / "diffusion" / "done.json").exists()
     assert checkpoint(run)["global_step"] == 4
     assert_same(finished, fit(run, WORKERS, "--resume"))
