@@ -69,7 +69,9 @@ def test_every_family_folder_has_a_card():
         from pathlib import Path
 
         for module in Path(folder).glob("*/module.py"):
-            assert found[module.parent.name].status != "planned"
+            card = found[module.parent.name]
+            assert card.status != "planned"
+            assert card.recipe in {recipe.stem for recipe in models.own_recipes(card)}, "the one that is compared"
 
 
 def test_a_status_without_meaning_is_refused():

@@ -26,6 +26,7 @@ class FamilyCard:
         year: Year of publication.
         status: How far it is; `STATUS_MEANING` says what each word claims.
         summary: What it does, in one sentence.
+        recipe: The recipe that stands for it where families are compared.
         parameters: Published or officially counted number of parameters of each network at full size.
         parity_vectors: How many parity vectors of the official networks its tests claim.
         code: Address of the official code.
@@ -39,6 +40,7 @@ class FamilyCard:
     year: int
     status: Status
     summary: str = ""
+    recipe: str = ""
     parameters: dict[str, int] = field(default_factory=dict)
     parity_vectors: int = 0
     code: str = ""

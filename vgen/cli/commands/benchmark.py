@@ -1,4 +1,4 @@
-"""`vgen benchmark`: train several recipes on the same clips for an equal small budget, and print one table.
+"""`vgen benchmark`: train recipes of several families on the same clips for an equal small budget, and print one table.
 
 Quality is a Fréchet distance on a small classifier of the set's own classes (frechet_small, never FVD), beside that of
 real clips. The same command goes on where it was interrupted. See docs/benchmark.md.
@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=64, metavar="PX", help="side of the frames (default: 64)")
     parser.add_argument("--frames", type=int, default=16, metavar="T", help="frames of a clip (default: 16)")
     parser.add_argument(
-        "--recipes", required=True, nargs="+", metavar="RECIPE", help="names in lightning_configs, or files"
+        "--recipes",
+        nargs="+",
+        metavar="RECIPE",
+        help="names in lightning_configs, or files (default: one of every family, as `vgen models` has them)",
     )
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument(
@@ -93,11 +96,12 @@ def run(args: argparse.Namespace) -> int:
     from vgen.cli.benchmark.benchmark import Benchmark
     from vgen.cli.benchmark.clips import BenchmarkClips
     from vgen.cli.benchmark.recipes import Budget, find_recipe
+    from vgen.cli.commands.models import discover
     from vgen.cli.run import quiet_expected
     from vgen.cli.trained import read_values
 
     quiet_expected()
-    recipes = [find_recipe(name) for name in args.recipes]
+    recipes = [find_recipe(name) for name in args.recipes or [card.recipe for card in discover() if card.recipe]]
     root = args.data_root or ("." if args.data == "moving_digits" else f"data/{args.data}")
     options = read_values(args.data_option, "--data-option", "train_clips=1000")
     if args.steps is not None:

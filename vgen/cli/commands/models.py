@@ -53,7 +53,8 @@ def recipes(prefix: str) -> list[Path]:
     return [] if folder is None else sorted(folder.glob(f"{prefix}_*.yaml"))
 
 
-def _own_recipes(card: "FamilyCard") -> list[Path]:
+def own_recipes(card: "FamilyCard") -> list[Path]:
+    """Returns a family's recipes, by name."""
     if card.status == "planned":
         return []
     return [recipe for prefix in card.recipes or (card.name,) for recipe in recipes(prefix)]
@@ -76,7 +77,7 @@ def _table(cards: "list[FamilyCard]") -> list[str]:
     rows = [header]
     for card in cards:
         parity = f"{card.parity_vectors} vectors" if card.parity_vectors else "-"
-        count = len(_own_recipes(card))
+        count = len(own_recipes(card))
         rows.append((card.name, card.status, str(card.year), parity, str(count or "-"), card.summary or card.title))
     widths = [max(len(row[column]) for row in rows) for column in range(len(header) - 1)]
     return ["  ".join([*(c.ljust(w) for c, w in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip() for row in rows]
@@ -98,12 +99,13 @@ def _detail(card: "FamilyCard") -> list[str]:
         width = max(map(len, card.parameters))
         lines += ["", "  parameters at the official size"]
         lines += [f"    {name:<{width}}  {count:>13,}" for name, count in card.parameters.items()]
-    found = _own_recipes(card)
+    found = own_recipes(card)
     if found:
         width = max(len(str(path)) for path in found)
         lines += ["", "  recipes"]
         lines += [f"    {path!s:<{width}}  {_about(path)}".rstrip() for path in found]
-        lines += ["", f"  vgen fit --config {found[0]}"]
+        typical = next((path for path in found if path.stem == card.recipe), found[0])
+        lines += ["", f"  vgen fit --config {typical}"]
     return lines
 
 

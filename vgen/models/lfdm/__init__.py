@@ -19,6 +19,7 @@ FAMILY = FamilyCard(
     year=2023,
     status="trains",
     summary="Animates one picture towards a class: diffuses latent optical flow and occlusion, then warps and decodes.",
+    recipe="lfdm_mug",
     parameters={
         "LFAE": 66_004_557,
         "Unet3D (MUG, MHAD)": 42_731_203,

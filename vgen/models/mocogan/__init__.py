@@ -11,6 +11,7 @@ FAMILY = FamilyCard(
     year=2018,
     status="trains",
     summary="A content code and a recurrent path of motion codes make a clip, judged by its frames and as a whole.",
+    recipe="mocogan_mug",
     parameters={
         "VideoGenerator, 6 categories": 3_298_836,
         "Discriminator of frames, patches": 663_296,

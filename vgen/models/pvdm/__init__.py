@@ -15,6 +15,7 @@ FAMILY = FamilyCard(
     year=2023,
     status="trains",
     summary="Video of any length without conditions: diffuses three planes that a transformer projects clips onto.",
+    recipe="pvdm_ucf101",
     parameters={
         "ViTAutoencoder": 62_064_399,
         "PlaneUNet (PVDM-L)": 528_273_412,

@@ -12,6 +12,7 @@ FAMILY = FamilyCard(
     year=2021,
     status="trains",
     summary="Score-based diffusion of frames or clips: NCSN, NCSN++, DDPM++, ADM and 3D networks; VE, VP, sub-VP, EDM.",
+    recipe="edm_clips_sky",
     parameters={
         "NCSN++ (CIFAR-10, VE)": 62_758_915,
         "DDPM++ (CIFAR-10, VP)": 61_804_419,

@@ -11,6 +11,7 @@ FAMILY = FamilyCard(
     year=2018,
     status="trains",
     summary="Predicts video frame by frame behind past frames, with a latent of each frame: SVG-FP and SVG-LP.",
+    recipe="svg_lp_moving_mnist",
     parameters={
         "SVG-LP of Moving MNIST (dcgan 64)": 12_614_057,
         "SVG-FP of KTH (vgg 64)": 22_206_385,

@@ -11,6 +11,7 @@ FAMILY = FamilyCard(
     year=2017,
     status="trains",
     summary="Codes of frames come from a code of the clip, frames from both; a Wasserstein critic is kept Lipschitz.",
+    recipe="tgan_ucf101",
     parameters={"FrameSeedGenerator": 825_444, "ImageGenerator": 3_622_691, "Critic": 11_032_449},
     parity_vectors=4,
     code="https://github.com/pfnet-research/tgan",

@@ -11,6 +11,7 @@ FAMILY = FamilyCard(
     year=2022,
     status="trains",
     summary="Diffuses clips in pixels by a factorised 3D U-Net; goes on behind them by reconstruction guidance.",
+    recipe="vdm_ucf101",
     parameters={"Unet3D dim 64 (video-diffusion-pytorch 0.7.0)": 35_706_243, "the same, 0.6.3": 35_714_307},
     parity_vectors=3,
     code="https://github.com/lucidrains/video-diffusion-pytorch (not the authors', who released none)",

@@ -11,6 +11,7 @@ FAMILY = FamilyCard(
     year=2016,
     status="trains",
     summary="Generates a moving foreground and its mask over a background that stands still, by noise or a picture.",
+    recipe="vgan_ucf101",
     parameters={
         "VideoGenerator, two streams": 16_245_383,
         "VideoGenerator, one stream": 12_663_619,

@@ -14,6 +14,7 @@ FAMILY = FamilyCard(
     year=2022,
     status="trains",
     summary="Diffuses the latent of a KL auto-encoder, of frames or of clips, by a 3D U-Net.",
+    recipe="ldm_mug",
     parameters={
         "LVDM U-Net": 548_904_580,
         "LVDM 3D auto-encoder": 19_446_759,

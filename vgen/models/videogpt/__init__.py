@@ -13,6 +13,7 @@ FAMILY = FamilyCard(
     year=2021,
     status="trains",
     summary="Generates the codes of a clip one by one: without conditions, of a class, or behind first frames.",
+    recipe="videogpt_ucf101",
     parameters={
         "VQ-VAE": 21_141_619,
         "prior, 8 layers": 33_238_464,

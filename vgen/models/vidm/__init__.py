@@ -13,6 +13,7 @@ FAMILY = FamilyCard(
     year=2023,
     status="trains",
     summary="Makes a frame by diffusion, then every next one from it, the frame before and their optical flow.",
+    recipe="vidm_ucf101",
     parameters={
         "MotionGenerator": 194_178_226,
         "MotionGenerator.encoder": 44_122_880,
