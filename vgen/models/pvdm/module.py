@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vgen.codecs import Latent, LatentCache, open_codec
 from vgen.diffusion import DDIM, ClipNoise, GaussianDiffusion, Sampler, classifier_free
 from vgen.diffusion.noise import mix
+from vgen.diffusion.picard import rows
 from vgen.errors import UserError
 from vgen.models.pvdm.autoencoder_module import PlaneAutoencoder
 from vgen.models.pvdm.networks import PlaneUNet
@@ -225,9 +226,10 @@ class PVDM(StreamsClips, SingleLossModule):
         network, grid = self.autoencoder.network, self.autoencoder.grid
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
-            if previous is None or scale == 1:
-                return self._predict(x, t, previous)
-            both = torch.cat((previous, torch.zeros_like(previous)))
+            given = None if previous is None else rows(previous, x)
+            if given is None or scale == 1:
+                return self._predict(x, t, given)
+            both = torch.cat((given, torch.zeros_like(given)))
             with_clip, without = self._predict(torch.cat((x, x)), torch.cat((t, t)), both).chunk(2)
             return classifier_free(with_clip, without, scale)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.tiny_pvdm import FRAMES, HEIGHT, WIDTH, autoencoder, batch, pvdm, spec, unet
-from vgen.diffusion import DDPM, DPMSolverPP, GaussianDiffusion, UniPC
+from vgen.diffusion import DDIM, DDPM, DPMSolverPP, GaussianDiffusion, Picard, UniPC
 from vgen.errors import UserError
 from vgen.models.pvdm.planes import join
 from vgen.video import Reconstructs, Samples, Streams
@@ -252,6 +252,20 @@ def test_other_samplers(sampler):
     process = GaussianDiffusion("scaled_linear", 20, beta_ends=(0.01, 0.3))
     video = pvdm(diffusion=process).sample(n=1, frames=3, options={"sampler": sampler})
     assert video.shape == (1, 3, 3, HEIGHT, WIDTH) and video.isfinite().all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_parallel_sampling(guidance):
+    model = pvdm(sampler=DDIM(5, eta=1.0))
+    given = {"n": 2, "frames": 3 * FRAMES, "seeds": [3, 4]}
+    parallel = {"sampler": Picard(DDIM(5, eta=1.0), window=3, tolerance=0.0), "guidance": guidance}
+    torch.testing.assert_close(
+        model.sample(**given, options=parallel),
+        model.sample(**given, options={"guidance": guidance}),
+        atol=1e-3,
+        rtol=1e-3,
+    )
 
 
 def test_it_takes_no_conditions():
