@@ -19,6 +19,7 @@ from typing import cast
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -133,7 +134,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
             packets += bool(packet.size) and not packet.is_discard
             if shape is None:
                 frame = next(iter(packet.decode()), None)
-                shape = None if frame is None else _to_rgb(frame).shape
+                shape = None if frame is None else _RGB(path)(frame).shape
         if shape is None:
             raise UnreadableVideo(path, "no frame can be decoded", "is the file truncated?")
         fps = float(stream.average_rate or stream.base_rate or 0)
@@ -151,8 +152,7 @@ def iter_frames(path: str | os.PathLike[str]) -> Iterator[Pixels]:
     if os.path.isdir(path):
         yield from map(_read_picture, _frames_of(path))
     else:
-        for frame in _decode(path):
-            yield _rgb(frame, path)
+        yield from map(_RGB(path), _decode(path))
 
 
 def examine(path: str | os.PathLike[str]) -> Examination:
@@ -210,12 +210,13 @@ def read_frames(path: str | os.PathLike[str], indices: Sequence[int] | None = No
     else:
         stop = None if needed is None else max(needed) + 1
         previous: av.VideoFrame | None = None
+        rgb = _RGB(path)
         for frame in _decode(path, stop):
             if needed is None or count in needed:
-                frames[count] = _rgb(frame, path)
+                frames[count] = rgb(frame)
             previous, count = frame, count + 1
         if count and count - 1 not in frames and previous is not None:
-            frames[count - 1] = _rgb(previous, path)
+            frames[count - 1] = rgb(previous)
     if not frames:
         raise UnreadableVideo(path, "no frame can be decoded", "is the file truncated?")
     order = list(range(count)) if wanted is None else wanted
@@ -365,15 +366,21 @@ def _decode(path: Path, stop: int | None = None, stopped: list[str] | None = Non
                 stopped.append(_short(error))
 
 
-def _rgb(frame: "av.VideoFrame", path: Path) -> Pixels:
-    with _named(path):
-        return _to_rgb(frame)
+class _RGB:
+    """Turns the frames of a video into arrays (H, W, 3) uint8, upright.
 
+    PyAV's own `to_ndarray` starts a thread per core for every frame, which takes longer than the frame.
+    """
 
-def _to_rgb(frame: "av.VideoFrame") -> Pixels:
-    pixels = cast(Pixels, frame.to_ndarray(format="rgb24"))
-    turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store upright video lying, with a rotation note
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._reformatter = VideoReformatter()
+
+    def __call__(self, frame: "av.VideoFrame") -> Pixels:
+        with _named(self.path):
+            pixels = cast(Pixels, self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+        turns = round(getattr(frame, "rotation", 0) / 90) % 4  # phones store upright video lying, with a rotation note
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
 def _frames_of(folder: Path) -> list[Path]:
