@@ -1,5 +1,7 @@
 """The recipes, and a place with the fake data that their tiny overlays ask for."""
 
+import copy
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,12 @@ def arguments(*configs):
 
 def configuration(*configs, more=()):
     """The parsed configuration of a recipe and its overlays."""
-    return parse(read_command_line("fit", [*arguments(*configs), *more]))[0]
+    return copy.deepcopy(_configuration(*arguments(*configs), *more))
+
+
+@cache
+def _configuration(*words):
+    return parse(read_command_line("fit", list(words)))[0]
 
 
 def printed(capsys, *configs):
