@@ -26,6 +26,7 @@ _DIRECTIONS = {
     (1, 1): "down right", (-1, 1): "down left", (1, -1): "up right", (-1, -1): "up left",
 }  # fmt: skip
 DIRECTIONS = tuple(_DIRECTIONS.values())
+MOVING = tuple(way for way in DIRECTIONS if way != "still")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,14 @@ class Scene:
 
 
 def bounce(
-    frames: int, canvas: int, digits: int, images: int, walls: Walls, seed: tuple[int, ...], first: int | None = None
+    frames: int,
+    canvas: int,
+    digits: int,
+    images: int,
+    walls: Walls,
+    seed: tuple[int, ...],
+    first: int | None = None,
+    still: bool = True,
 ) -> Scene:
     """Draws what a clip shows; a longer clip from the same seed begins with the shorter one.
 
@@ -75,24 +83,27 @@ def bounce(
             velocity away from the wall, and a new one along it.
         seed: Decides everything.
         first: Which picture the first digit is; None: drawn like the others.
+        still: Whether a digit may stand still, as one in (2 S/16 + 1)^2 does; otherwise its velocity is drawn again.
     """
     sources, positions, velocities = [], [], []
     for digit in range(digits):
         rng = np.random.default_rng((*seed, digit))
         drawn = int(rng.integers(images))
         sources.append(drawn if first is None or digit else first)
-        places, velocity = _course(frames, canvas, walls, rng)
+        places, velocity = _course(frames, canvas, walls, rng, still)
         positions.append(places)
         velocities.append(velocity)
     return Scene(np.array(sources), np.stack(positions, 1), np.array(velocities))
 
 
 def _course(
-    frames: int, canvas: int, walls: Walls, rng: np.random.Generator
+    frames: int, canvas: int, walls: Walls, rng: np.random.Generator, still: bool
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     room, fastest = canvas - canvas // 2, max(1, canvas // 16)
     place = rng.integers(0, room, 2)
     velocity = rng.integers(-fastest, fastest + 1, 2)
+    while not still and not velocity.any():
+        velocity = rng.integers(-fastest, fastest + 1, 2)
     start, places = velocity.copy(), []
     for _ in range(frames):
         # Rows before columns, as the published generator has it: in a corner, the columns' draw decides.

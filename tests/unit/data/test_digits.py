@@ -115,6 +115,24 @@ def _name(moved):
 
 
 @needs_digits
+def test_digits_that_all_move():
+    """The same clips as under the published rule, but for those that stand still there."""
+    given = {"size": 16, "frames": 4, "train_clips": 200, "test_clips": 40, "labels": "motion"}
+    usual, moving = MovingDigits(**given), MovingDigits(**given, still=False)
+    assert moving.class_names == usual.class_names[1:] and usual.class_names[0] == "still"
+    assert moving.fingerprint != usual.fingerprint
+    found = 0
+    for one, other in zip(usual.find_clips(), moving.find_clips(), strict=True):
+        assert moving.scene(other).velocities.any()
+        if usual.scene(one).velocities.any():
+            assert np.array_equal(usual.scene(one).positions, moving.scene(other).positions)
+            assert usual.class_names[one.label] == moving.class_names[other.label]
+        else:
+            found += 1
+    assert found > 5
+
+
+@needs_digits
 def test_several_digits_have_captions_and_wrong_settings_are_named():
     module = MovingDigits(32, 4, digits=2, train_clips=4, test_clips=4)
     item = module.dataset("test")[0]

@@ -11,7 +11,7 @@ import numpy as np
 from vgen.data.clips import ClipIndex, ClipRecord
 from vgen.data.datamodules.base import VideoDataModule
 from vgen.data.dataset import ClipDataset, Reader
-from vgen.data.digits import DIRECTIONS, Digits, Scene, Walls, bounce, draw, enlarge, scikit_learn_digits
+from vgen.data.digits import DIRECTIONS, MOVING, Digits, Scene, Walls, bounce, draw, enlarge, scikit_learn_digits
 from vgen.data.presets import SVG, Preset, TrainOn
 from vgen.data.sampling import FrameSampling, Indices, ShortClips, needed_frames
 from vgen.data.splits import Split
@@ -37,6 +37,7 @@ class DigitReader:
         labels: What the class of a clip with one digit is.
         fresh: Training clips differ from epoch to epoch, and any picture may come up in them. Otherwise clip n shows
             picture n, so that all come up equally often.
+        still: Whether digits may stand still.
     """
 
     name: str
@@ -46,6 +47,7 @@ class DigitReader:
     walls: Walls
     labels: Labels
     fresh: bool
+    still: bool
 
     @cached_property
     def pictures(self) -> dict[Split, Pixels]:
@@ -61,15 +63,17 @@ class DigitReader:
         """What a clip shows; `seed` makes another clip of it."""
         images = len(self.digits[split].labels)
         first = None if self.fresh and split == "train" else number % images
-        return bounce(frames, self.canvas, self.count, images, self.walls, (_SETS.index(split), number, *seed), first)
+        seed = (_SETS.index(split), number, *seed)
+        return bounce(frames, self.canvas, self.count, images, self.walls, seed, first, self.still)
 
     def describe(self, split: Split, number: int, frames: int, seed: Seed = ()) -> ClipRecord:
         """The record of a clip: label, caption, and which picture it shows first."""
         scene = self.scene(split, number, 1, seed)
         shown = [int(self.digits[split].labels[source]) for source in scene.sources]
         moving = [scene.direction(i) for i in range(self.count)]
-        direction = DIRECTIONS.index(moving[0])
-        label = {"digit": shown[0], "motion": direction, "both": shown[0] * len(DIRECTIONS) + direction}[self.labels]
+        ways = DIRECTIONS if self.still else MOVING
+        direction = ways.index(moving[0])
+        label = {"digit": shown[0], "motion": direction, "both": shown[0] * len(ways) + direction}[self.labels]
         return replace(
             self.blank(split, number, frames),
             label=label if self.count == 1 else None,
@@ -133,6 +137,7 @@ class MovingDigits(VideoDataModule):
         train_clips: Number of training clips.
         test_clips: Number of test clips.
         fresh: True draws new training clips in every epoch. The set then never ends, and cannot be packed or cached.
+        still: Whether digits may stand still, as the published rule has it.
     """
 
     own_fps: ClassVar[float] = 10.0
@@ -175,13 +180,14 @@ class MovingDigits(VideoDataModule):
         train_clips: int = 4000,
         test_clips: int = 1000,
         fresh: bool = False,
+        still: bool = True,
     ) -> None:
         super().__init__(
             root, size, frames, sampling, batch_size, num_workers, repeats, fps, augmentation, augment_at, resize,
             stride, short_clips, eval_frames, eval_sampling, eval_batch_size, val_clips, seed, packed, pin_memory,
             preset, variant, train_on, filter, channels, decoder, read_order,
         )  # fmt: skip
-        self.digits, self.labels, self.fresh = digits, labels, fresh
+        self.digits, self.labels, self.fresh, self.still = digits, labels, fresh, still
         self.clips: dict[Split, int] = {"train": train_clips, "test": test_clips}
         if self.height != self.width or self.height % 2:
             raise UserError(f"the canvas is square, of even size: not {size}", "data.init_args.size")
@@ -194,10 +200,10 @@ class MovingDigits(VideoDataModule):
         """Digits, directions, or both."""
         if self.digits > 1:
             return ()
-        numbers = tuple(str(digit) for digit in range(10))
+        numbers, ways = tuple(str(digit) for digit in range(10)), DIRECTIONS if self.still else MOVING
         if self.labels == "both":
-            return tuple(f"{number} moving {direction}" for number in numbers for direction in DIRECTIONS)
-        return numbers if self.labels == "digit" else DIRECTIONS
+            return tuple(f"{number} moving {direction}" for number in numbers for direction in ways)
+        return numbers if self.labels == "digit" else ways
 
     @property
     def captioned(self) -> bool:
@@ -247,14 +253,16 @@ class MovingDigits(VideoDataModule):
 
     @cached_property
     def _reader(self) -> DigitReader:
+        parts = type(self).__name__.lower(), self.variant, self.digits, self.height
         return DigitReader(
-            name=f"{type(self).__name__.lower()}_{self.variant}_{self.digits}_{self.height}",
+            name="_".join([*map(str, parts), *([] if self.still else ["moving"])]),
             digits={split: self.pictures(split) for split in _SETS},
             canvas=self.height,
             count=self.digits,
             walls="stochastic" if self.variant == "stochastic" else "deterministic",
             labels=self.labels,
             fresh=self.fresh,
+            still=self.still,
         )
 
     def _require_folder(self) -> None:
