@@ -95,7 +95,6 @@ def test_two_ranks_train_the_same_weights(recipe, here, tmp_path):
     assert codes == [0, 0], output
     for stage in configuration(recipe)["stages"]:
         ranks = [torch.load(run / stage / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
-        assert not set(ranks[0]["clips"]) & set(ranks[1]["clips"])
         for key, value in ranks[0]["weights"].items():
             assert torch.equal(value, ranks[1]["weights"][key]) or "running_" in key, f"{stage}: {key}"
 
