@@ -90,7 +90,8 @@ def test_two_ranks_train_the_same_weights(recipe, here, tmp_path):
     smoke(recipe)  # the data, and runs whose weights it starts from
     tiny = with_callbacks(tmp_path / "tiny.yaml", "toy.RankRecorder", recipe=tiny_of(recipe))
     run = tmp_path / "run"
-    more = [*arguments(tiny, CONFIGS / "overlays" / "ddp.yaml"), *SHORT, "--all_stages.trainer.accelerator=cpu"]
+    two = ["--all_stages.trainer.accelerator=cpu", "--all_stages.data.repeats=4"]  # tiny sets have two clips
+    more = [*arguments(tiny, CONFIGS / "overlays" / "ddp.yaml"), *SHORT, *two]
     codes, output = apart(run, *more, "--run_dir", str(run), recipe=recipe, ranks=2)
     assert codes == [0, 0], output
     for stage in configuration(recipe)["stages"]:
