@@ -76,19 +76,7 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         UserError: A wrong argument, missing data, or another benchmark in the folder.
     """
-    counts = (
-        "size",
-        "frames",
-        "train_clips",
-        "steps",
-        "budget",
-        "clips",
-        "batch",
-        "judge_clips",
-        "judge_steps",
-        "chain",
-    )
-    for name in counts:
+    for name in _COUNTS:
         if (value := getattr(args, name)) is not None and value <= 0:
             raise UserError(f"must be more than 0, got {value}", f"--{name.replace('_', '-')}")
     import torch
