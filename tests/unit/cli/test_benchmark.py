@@ -102,12 +102,14 @@ def test_what_does_not_fit_is_named(lfdm, clips):
         BenchmarkClips("moving_digits", ".", 64, 16, {"test_clips": 3}).halves(8)
 
 
-def test_networks_that_state_the_size_of_frames_follow_the_data(clips):
+def test_networks_that_state_size_or_number_of_frames_follow_the_data(clips):
     vidm, _ = read_recipe(find_recipe("vidm_ucf101"))
     adapted = adapt(vidm, clips, dict.fromkeys(vidm, 1), 0, "cpu")
     check(adapted)
     assert adapted["content"]["model"]["init_args"]["network"]["init_args"]["size"] == [64, 64]
     assert vidm["content"]["model"]["init_args"]["network"]["init_args"]["size"] == [32, 32]
+    layouts = [s["motion"]["model"]["init_args"]["network"]["init_args"]["layout"] for s in (vidm, adapted)]
+    assert [layout["video_timesteps"] for layout in layouts] == [8, 16]
     edm, _ = read_recipe(find_recipe("edm_sky"))
     check(adapt(edm, clips, dict.fromkeys(edm, 1), 0, "cpu"))
 

@@ -2,7 +2,7 @@
 
 import copy
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,8 @@ _LENGTHS = (
 )  # fmt: skip
 # Arguments in which a network says the side of the frames again, as a number or as height and width.
 _SIDES = ("size", "resolution")
+# Arguments in which it says the number of frames again.
+_COUNTS = ("video_timesteps",)
 _EPOCHS = 1000  # what Lightning trains for where a recipe names no end
 _SAVES = 8  # checkpoints in a stage's training: a kill costs at most that share
 
@@ -140,7 +142,7 @@ def adapt(
 
     A stage that reads clips of another length than the one that generates (pairs of frames, single pictures) keeps
     that length and its own choice of frames; everything else about the clips is the benchmark's. Learning-rate
-    schedules are stretched with the training, and networks that state the size of the frames are made for the
+    schedules are stretched with the training, and networks that state size or number of the frames are made for the
     benchmark's. Nothing is drawn or validated meanwhile, except for a `best.ckpt`.
 
     Raises:
@@ -151,7 +153,10 @@ def adapt(
     adapted = copy.deepcopy(stages)
     for name, stage in adapted.items():
         stage["seed_everything"] = seed
-        _resize(stage["model"], _arguments(stage["data"]).get("size"), clips.size)
+        reading = _arguments(stage["data"])
+        _restate(stage["model"], _SIDES, reading.get("size"), clips.size)
+        if reading.get("frames") == generated:
+            _restate(stage["model"], _COUNTS, generated, clips.frames)
         stage["data"] = _data(stage["data"], clips, generated, seed, f"stages.{name}.data")
         stage["trainer"] |= _trainer(stage["trainer"], steps[name], accelerator)
         for schedule in _schedules(stage["model"]):
@@ -253,13 +258,13 @@ def _stretch(schedule: dict[str, Any], factor: float) -> None:
             schedule["init_args"][key] = [scaled(v) for v in value] if isinstance(value, list) else scaled(value)
 
 
-def _resize(value: Any, own: int | None, side: int) -> None:
-    """Puts the benchmark's side wherever a model's configuration repeats that of its own data."""
+def _restate(value: Any, names: Collection[str], own: int | None, new: int) -> None:
+    """Puts the benchmark's size wherever a model's configuration repeats, under such a name, that of its own data."""
     for key, inner in value.items() if isinstance(value, dict) else ():
-        if key in _SIDES and own is not None and inner in (own, [own, own]):
-            value[key] = [side, side] if isinstance(inner, list) else side
+        if key in names and own is not None and inner in (own, [own, own]):
+            value[key] = [new, new] if isinstance(inner, list) else new
         else:
-            _resize(inner, own, side)
+            _restate(inner, names, own, new)
 
 
 def _mentions(value: Any, text: str) -> bool:
