@@ -26,7 +26,6 @@ _DIRECTIONS = {
     (1, 1): "down right", (-1, 1): "down left", (1, -1): "up right", (-1, -1): "up left",
 }  # fmt: skip
 DIRECTIONS = tuple(_DIRECTIONS.values())
-MOVING = tuple(way for way in DIRECTIONS if way != "still")
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,11 @@ class Scene:
         """Where a digit sets out to, in words."""
         across, down = np.sign(self.velocities[digit])
         return _DIRECTIONS[int(across), int(down)]
+
+
+def directions(still: bool) -> tuple[str, ...]:
+    """Where digits may set out to, `still` among them or not."""
+    return DIRECTIONS if still else tuple(way for way in DIRECTIONS if way != "still")
 
 
 def bounce(

@@ -11,7 +11,7 @@ import numpy as np
 from vgen.data.clips import ClipIndex, ClipRecord
 from vgen.data.datamodules.base import VideoDataModule
 from vgen.data.dataset import ClipDataset, Reader
-from vgen.data.digits import DIRECTIONS, MOVING, Digits, Scene, Walls, bounce, draw, enlarge, scikit_learn_digits
+from vgen.data.digits import Digits, Scene, Walls, bounce, directions, draw, enlarge, scikit_learn_digits
 from vgen.data.presets import SVG, Preset, TrainOn
 from vgen.data.sampling import FrameSampling, Indices, ShortClips, needed_frames
 from vgen.data.splits import Split
@@ -71,7 +71,7 @@ class DigitReader:
         scene = self.scene(split, number, 1, seed)
         shown = [int(self.digits[split].labels[source]) for source in scene.sources]
         moving = [scene.direction(i) for i in range(self.count)]
-        ways = DIRECTIONS if self.still else MOVING
+        ways = directions(self.still)
         direction = ways.index(moving[0])
         label = {"digit": shown[0], "motion": direction, "both": shown[0] * len(ways) + direction}[self.labels]
         return replace(
@@ -200,7 +200,7 @@ class MovingDigits(VideoDataModule):
         """Digits, directions, or both."""
         if self.digits > 1:
             return ()
-        numbers, ways = tuple(str(digit) for digit in range(10)), DIRECTIONS if self.still else MOVING
+        numbers, ways = tuple(str(digit) for digit in range(10)), directions(self.still)
         if self.labels == "both":
             return tuple(f"{number} moving {direction}" for number in numbers for direction in ways)
         return numbers if self.labels == "digit" else ways
@@ -253,9 +253,9 @@ class MovingDigits(VideoDataModule):
 
     @cached_property
     def _reader(self) -> DigitReader:
-        parts = type(self).__name__.lower(), self.variant, self.digits, self.height
+        name = f"{type(self).__name__.lower()}_{self.variant}_{self.digits}_{self.height}"
         return DigitReader(
-            name="_".join([*map(str, parts), *([] if self.still else ["moving"])]),
+            name=name if self.still else f"{name}_moving",
             digits={split: self.pictures(split) for split in _SETS},
             canvas=self.height,
             count=self.digits,
