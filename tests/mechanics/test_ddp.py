@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from tests.mechanics.processes import apart
-from tests.mechanics.runs import RECIPE, assert_same, checkpoint, fit, fit_apart, leaves, rows
+from tests.mechanics.runs import assert_same, checkpoint, fit, fit_apart, leaves, rows, with_callbacks
 
 TWO = ("--all_stages.trainer.devices=2", "--all_stages.trainer.strategy=ddp")
-RANKS = "{class_path: tests.mechanics.toy.RankRecorder}"
 
 
 def together(run_dir, *arguments, **options):
@@ -19,9 +18,7 @@ def together(run_dir, *arguments, **options):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     """The toy recipe with a callback that writes down what each rank holds."""
-    path = tmp_path_factory.mktemp("recipe") / "ranks.yaml"
-    path.write_text(RECIPE.read_text().replace("      callbacks:\n", f"      callbacks:\n        - {RANKS}\n"))
-    return path
+    return with_callbacks(tmp_path_factory.mktemp("recipe") / "ranks.yaml", "toy.RankRecorder")
 
 
 @pytest.fixture(scope="module")

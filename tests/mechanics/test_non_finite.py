@@ -9,7 +9,16 @@ from lightning.pytorch.plugins import MixedPrecision
 
 from tests.mechanics.poison import PoisonedAutoencoder, Recorder
 from tests.mechanics.processes import apart
-from tests.mechanics.runs import RECIPE, assert_same, checkpoint, checkpoint_path, differences, fit, rows
+from tests.mechanics.runs import (
+    RECIPE,
+    assert_same,
+    checkpoint,
+    checkpoint_path,
+    differences,
+    fit,
+    rows,
+    with_callbacks,
+)
 from tests.mechanics.toy import ToyClips, ToyNetwork
 from vgen.callbacks import EMA, AtomicCheckpointIO, Checkpoint, NonFinite, StepSeed
 from vgen.errors import UserError
@@ -198,9 +207,7 @@ def test_what_a_scaler_skips_is_its_own_business(tmp_path):
 
 def test_one_ranks_clip_skips_the_step_on_both(tmp_path):
     """Only one of the ranks has the clip in its batch; both leave the step out, and weights stay the same on both."""
-    ranks = "{class_path: tests.mechanics.toy.RankRecorder}"
-    path = recipe(tmp_path, skip=True)
-    path.write_text(path.read_text().replace("      callbacks:\n", f"      callbacks:\n        - {ranks}\n"))
+    path = with_callbacks(tmp_path / "ranks.yaml", "toy.RankRecorder", recipe=recipe(tmp_path, skip=True))
     run = tmp_path / "toy"
     codes, output = apart(run, *ONLY, recipe=path, ranks=2)
     assert codes == [0, 0], output
